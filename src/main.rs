@@ -1,0 +1,3 @@
+//! Starts Pontoon: everything is in the library.
+
+fn main() {}

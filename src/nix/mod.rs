@@ -1,0 +1,15 @@
+//! Nix's formats and rules, without I/O.
+//!
+//! Store paths, hashes and the derivation format come from the `nix-derivation` crate and are
+//! re-exported here under Nix's own names; the rest of the program knows them from here only.
+//! The logical store directory is always `/nix/store`.
+
+pub mod text;
+
+pub use nix_derivation::{
+    CAHash, ContentAddressMethod, Derivation, HashAlgorithm, NixHash, NixHasher, Output, StoreDir,
+    StorePath,
+};
+
+/// The logical store directory: what is hashed, stored and shown, wherever the files lie.
+pub const STORE_DIR: &str = "/nix/store";
