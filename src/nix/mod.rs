@@ -5,6 +5,7 @@
 //! The logical store directory is always `/nix/store`.
 
 pub mod text;
+pub mod wanted;
 
 pub use nix_derivation::{
     CAHash, ContentAddressMethod, Derivation, HashAlgorithm, NixHash, NixHasher, Output, StoreDir,
@@ -13,3 +14,5 @@ pub use nix_derivation::{
 
 /// The logical store directory: what is hashed, stored and shown, wherever the files lie.
 pub const STORE_DIR: &str = "/nix/store";
+
+pub use wanted::{Outputs, Wanted};
