@@ -243,18 +243,18 @@ impl Agent {
         program: Program,
         limits: Limits,
         log: &mut dyn std::io::Write,
-    ) -> Result<End, Stop2> {
+    ) -> Result<End, Interrupted> {
         let owner = (room.user.uid, room.user.gid);
-        let terminal = sandbox::pty(Some(owner)).map_err(|error| Stop2::machine(&error))?;
+        let terminal = sandbox::pty(Some(owner)).map_err(|error| Interrupted::machine(&error))?;
         let child = match room.start(program, terminal.slave) {
             Ok(child) => child,
             Err(RoomError::Start(sandbox::Error::Exec { program, source })) => {
                 let text = format!("error: executing '{program}': {source}\n");
-                log.write_all(text.as_bytes()).map_err(|error| Stop2::machine(&error))?;
-                self.link.log(text.as_bytes()).map_err(Stop2::Lost)?;
+                log.write_all(text.as_bytes()).map_err(|error| Interrupted::machine(&error))?;
+                self.link.log(text.as_bytes()).map_err(Interrupted::Lost)?;
                 return Ok(End::Exited(Exit::Code(1)));
             }
-            Err(error) => return Err(Stop2::machine(&error)),
+            Err(error) => return Err(Interrupted::machine(&error)),
         };
         let uid = room.user.uid;
         let sweep = || {
@@ -272,8 +272,8 @@ impl Agent {
             sweep: &sweep,
         };
         watch.until_end().map_err(|error| match error {
-            WatchError::Lost(lost) => Stop2::Lost(lost),
-            other => Stop2::machine(&other),
+            WatchError::Lost(lost) => Interrupted::Lost(lost),
+            other => Interrupted::machine(&other),
         })
     }
 
@@ -295,22 +295,22 @@ impl Agent {
 }
 
 /// Why nothing more can be said of a process in a room.
-pub(super) enum Stop2 {
+pub(super) enum Interrupted {
     Machine(MachineError),
     Lost(Lost),
 }
 
-impl Stop2 {
+impl Interrupted {
     fn machine(error: &dyn std::error::Error) -> Self {
         Self::Machine(MachineError::of(error))
     }
 }
 
-impl From<Stop2> for Stop {
-    fn from(stop: Stop2) -> Self {
+impl From<Interrupted> for Stop {
+    fn from(stop: Interrupted) -> Self {
         match stop {
-            Stop2::Machine(error) => Self::Machine(error),
-            Stop2::Lost(lost) => Self::Lost(lost),
+            Interrupted::Machine(error) => Self::Machine(error),
+            Interrupted::Lost(lost) => Self::Lost(lost),
         }
     }
 }
@@ -338,5 +338,5 @@ fn describe(result: &Result<BuildResult, Stop>) -> String {
     }
 }
 
-/// Kept for `effect`: the last component of a program is its `argv[0]`.
-pub(super) use room::base_name;
+
+

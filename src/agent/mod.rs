@@ -170,7 +170,10 @@ impl Agent {
     fn serve(&mut self, task: Task) -> Result<(), Lost> {
         let mut services = housekeeping::Services::default();
         loop {
-            self.link.say(&FromAgent::Idle)?;
+            // Housekeeping answers every job; only workers ask for one.
+            if task != Task::Store {
+                self.link.say(&FromAgent::Idle)?;
+            }
             match self.link.hear()? {
                 ToAgent::Bye => return Ok(()),
                 // It came after the job had ended by itself.
