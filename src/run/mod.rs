@@ -10,6 +10,7 @@
 
 mod conduct;
 mod connection;
+mod effects;
 mod logs;
 mod material;
 mod outcome;

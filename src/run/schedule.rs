@@ -29,6 +29,8 @@ pub(super) struct Schedule {
     rank: Vec<usize>,
     ready: BTreeSet<(usize, NodeIndex)>,
     later: BTreeMap<NodeIndex, Instant>,
+    /// Builds that were put back at least once.
+    put_back: BTreeSet<NodeIndex>,
     open: usize,
 }
 
@@ -43,6 +45,7 @@ impl Schedule {
             rank: vec![usize::MAX; size],
             ready: BTreeSet::new(),
             later: BTreeMap::new(),
+            put_back: BTreeSet::new(),
             open: 0,
         };
         for (rank, node) in plan.order.iter().enumerate() {
@@ -93,9 +96,10 @@ impl Schedule {
     }
 
     /// Puts a build back because another program holds its lock; it is ready again at `when`, and
-    /// everything else that is ready goes first until then.
-    pub(super) fn put_back(&mut self, node: NodeIndex, when: Instant) {
+    /// everything else that is ready goes first until then. True the first time.
+    pub(super) fn put_back(&mut self, node: NodeIndex, when: Instant) -> bool {
         self.later.insert(node, when);
+        self.put_back.insert(node)
     }
 
     /// Makes builds ready whose time has come; returns when the next one's comes.

@@ -128,6 +128,13 @@ impl<'a> Session<'a> {
         }
     }
 
+    /// Keeps happenings for the next calls of [`Session::next`].
+    pub(super) fn put_back(&mut self, happenings: Vec<Happening>) {
+        for happening in happenings.into_iter().rev() {
+            self.aside.push_front(happening);
+        }
+    }
+
     /// Protects paths for as long as the run lasts.
     pub(super) fn root(
         &mut self,
