@@ -21,12 +21,16 @@ impl Rewrites {
 
     /// Applies every replacement to `text`, at all its occurrences.
     pub fn apply(&self, text: &[u8]) -> Vec<u8> {
-        self.0.iter().fold(text.to_vec(), |text, (from, to)| replace(text, from, to))
+        self.0
+            .iter()
+            .fold(text.to_vec(), |text, (from, to)| replace(text, from, to))
     }
 }
 
 fn replace(text: Vec<u8>, from: &[u8], to: &[u8]) -> Vec<u8> {
-    let Some(mut at) = find(&text, from) else { return text };
+    let Some(mut at) = find(&text, from) else {
+        return text;
+    };
     let mut replaced = Vec::with_capacity(text.len());
     let mut rest = text.as_slice();
     loop {

@@ -15,7 +15,12 @@ pub fn decide(graph: &Graph, valid: &BTreeSet<StorePath>, systems: &Systems) -> 
     let order = order::order(graph, &mut nodes);
     let imports = imports(graph, &order, valid);
     let caches = caches(graph, &nodes);
-    Plan { nodes, order, imports, caches }
+    Plan {
+        nodes,
+        order,
+        imports,
+        caches,
+    }
 }
 
 /// Follows requests down from the roots. A request that finds an output missing turns its node
@@ -23,8 +28,9 @@ pub fn decide(graph: &Graph, valid: &BTreeSet<StorePath>, systems: &Systems) -> 
 fn visit(graph: &Graph, valid: &BTreeSet<StorePath>) -> Vec<Decided> {
     let mut nodes = vec![undecided(); graph.len()];
     let roots = graph.roots().iter().enumerate();
-    let mut requests: Vec<(Wanter, NodeIndex, &BTreeSet<String>)> =
-        roots.map(|(at, root)| (Wanter::Root(at), root.node, &root.outputs)).collect();
+    let mut requests: Vec<(Wanter, NodeIndex, &BTreeSet<String>)> = roots
+        .map(|(at, root)| (Wanter::Root(at), root.node, &root.outputs))
+        .collect();
     while let Some((wanter, index, outputs)) = requests.pop() {
         let decided = &mut nodes[index.0];
         decided.wanted_by.push(wanter);
@@ -38,8 +44,7 @@ fn visit(graph: &Graph, valid: &BTreeSet<StorePath>) -> Vec<Decided> {
         decided.decision = Decision::Build(Missing(missing));
         if !was_build {
             let inputs = graph.node(index).inputs.iter();
-            requests
-                .extend(inputs.map(|input| (Wanter::Node(index), input.node, &input.outputs)));
+            requests.extend(inputs.map(|input| (Wanter::Node(index), input.node, &input.outputs)));
         }
     }
     for decided in &mut nodes {
@@ -79,7 +84,9 @@ fn missing(
 fn refuse(graph: &Graph, nodes: &mut [Decided], systems: &Systems) {
     for (index, node) in graph.nodes() {
         let decision = &mut nodes[index.0].decision;
-        let Decision::Build(missing) = decision else { continue };
+        let Decision::Build(missing) = decision else {
+            continue;
+        };
         if let Some(reason) = unsupported(&node.parsed.derivation, systems) {
             *decision = Decision::Refused(missing.clone(), reason);
         }
@@ -90,18 +97,17 @@ fn connect(graph: &Graph, nodes: &mut [Decided]) {
     for (index, node) in graph.nodes() {
         if nodes[index.0].decision.missing().is_some() {
             let inputs = node.inputs.iter().map(|input| input.node);
-            nodes[index.0].waits_for =
-                inputs.filter(|input| nodes[input.0].decision.missing().is_some()).collect();
+            nodes[index.0].waits_for = inputs
+                .filter(|input| nodes[input.0].decision.missing().is_some())
+                .collect();
         }
     }
 }
 
-fn imports(
-    graph: &Graph,
-    build: &[NodeIndex],
-    valid: &BTreeSet<StorePath>,
-) -> BTreeSet<StorePath> {
-    let sources = build.iter().flat_map(|&node| graph.node(node).parsed.derivation.input_sources());
+fn imports(graph: &Graph, build: &[NodeIndex], valid: &BTreeSet<StorePath>) -> BTreeSet<StorePath> {
+    let sources = build
+        .iter()
+        .flat_map(|&node| graph.node(node).parsed.derivation.input_sources());
     let mut imports: BTreeSet<StorePath> = sources.cloned().collect();
     let mut seen: BTreeSet<NodeIndex> = build.iter().copied().collect();
     let mut waiting: Vec<NodeIndex> = build.to_vec();
@@ -110,7 +116,12 @@ fn imports(
         imports.insert(node.parsed.path.clone());
         // A `.drv` file refers to its sources, so none can be registered without them.
         imports.extend(node.parsed.derivation.input_sources().iter().cloned());
-        waiting.extend(node.inputs.iter().map(|input| input.node).filter(|node| seen.insert(*node)));
+        waiting.extend(
+            node.inputs
+                .iter()
+                .map(|input| input.node)
+                .filter(|node| seen.insert(*node)),
+        );
     }
     imports.retain(|path| !valid.contains(path));
     imports

@@ -4,8 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use crate::nix::{Outputs, StorePath, Wanted};
 use crate::pipeline::Pipeline;
-use crate::plan::graph::{self, Graph, Input};
 use crate::plan::NodeIndex;
+use crate::plan::graph::{self, Graph, Input};
 
 /// The effects of a pipeline, each connected to the graph.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -61,7 +61,10 @@ pub enum Error {
 
 /// All derivation outputs that a pipeline wants: its builds, then what its effects refer to.
 pub fn wanted(pipeline: &Pipeline) -> Vec<Wanted> {
-    let needs = pipeline.effects.values().flat_map(|effect| effect.needs.iter().cloned());
+    let needs = pipeline
+        .effects
+        .values()
+        .flat_map(|effect| effect.needs.iter().cloned());
     pipeline.builds.values().cloned().chain(needs).collect()
 }
 
@@ -76,7 +79,12 @@ impl Effects {
         while !waiting.is_empty() {
             let next = waiting
                 .iter()
-                .find(|(_, effect)| effect.after.iter().all(|name| !waiting.contains_key(&**name)))
+                .find(|(_, effect)| {
+                    effect
+                        .after
+                        .iter()
+                        .all(|name| !waiting.contains_key(&**name))
+                })
                 .map(|(name, _)| *name);
             let Some(effect) = next.and_then(|name| waiting.remove(name)) else {
                 let members = waiting.into_keys().map(ToOwned::to_owned).collect();
@@ -93,23 +101,33 @@ fn connect(
     pipeline: &Pipeline,
     effect: &crate::pipeline::Effect,
 ) -> Result<Effect, Error> {
-    let unknown = effect.after.iter().find(|after| !pipeline.effects.contains_key(*after));
+    let unknown = effect
+        .after
+        .iter()
+        .find(|after| !pipeline.effects.contains_key(*after));
     if let Some(after) = unknown {
         let (effect, after) = (effect.name.clone(), after.clone());
         return Err(Error::UnknownEffect { effect, after });
     }
     let gate = effect.gate.iter().map(|name| {
-        let build = pipeline.builds.get(name).ok_or_else(|| Error::UnknownBuild {
-            effect: effect.name.clone(),
-            build: name.clone(),
-        })?;
+        let build = pipeline
+            .builds
+            .get(name)
+            .ok_or_else(|| Error::UnknownBuild {
+                effect: effect.name.clone(),
+                build: name.clone(),
+            })?;
         Ok((name.clone(), input(graph, build)?.node))
     });
     Ok(Effect {
         name: effect.name.clone(),
         gate: gate.collect::<Result<_, Error>>()?,
         after: effect.after.clone(),
-        needs: effect.needs.iter().map(|need| input(graph, need)).collect::<Result<_, Error>>()?,
+        needs: effect
+            .needs
+            .iter()
+            .map(|need| input(graph, need))
+            .collect::<Result<_, Error>>()?,
         sources: effect.sources.clone(),
     })
 }
@@ -119,7 +137,10 @@ fn input(graph: &Graph, wanted: &Wanted) -> Result<Input, Error> {
     let drv = || wanted.drv.clone();
     let node = graph
         .find(&wanted.drv)
-        .ok_or_else(|| graph::Error::NotInClosure { name: name(), drv: drv() })?;
+        .ok_or_else(|| graph::Error::NotInClosure {
+            name: name(),
+            drv: drv(),
+        })?;
     let known = &graph.node(node).parsed.outputs;
     let outputs: BTreeSet<String> = match &wanted.outputs {
         Outputs::All => known.keys().cloned().collect(),
@@ -128,7 +149,13 @@ fn input(graph: &Graph, wanted: &Wanted) -> Result<Input, Error> {
     if let Some(output) = outputs.iter().find(|output| !known.contains_key(*output)) {
         let outputs = known.keys().cloned().collect();
         let output = output.clone();
-        return Err(graph::Error::NoSuchOutput { name: name(), drv: drv(), output, outputs }.into());
+        return Err(graph::Error::NoSuchOutput {
+            name: name(),
+            drv: drv(),
+            output,
+            outputs,
+        }
+        .into());
     }
     Ok(Input { node, outputs })
 }

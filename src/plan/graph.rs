@@ -54,7 +54,10 @@ pub struct Root {
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 pub enum Error {
     /// An output that the derivation does not have.
-    #[error("`{name}`: derivation `{drv}` has no output `{output}`, only {}", list(outputs))]
+    #[error(
+        "`{name}`: derivation `{drv}` has no output `{output}`, only {}",
+        list(outputs)
+    )]
     NoSuchOutput {
         /// What the user calls it.
         name: String,
@@ -76,7 +79,11 @@ pub enum Error {
 }
 
 fn list(names: &[String]) -> String {
-    names.iter().map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", ")
+    names
+        .iter()
+        .map(|name| format!("`{name}`"))
+        .collect::<Vec<_>>()
+        .join(", ")
 }
 
 impl Graph {
@@ -97,14 +104,29 @@ impl Graph {
                 nodes[input.0].dependents.push(NodeIndex(dependent));
             }
         }
-        let roots = wanted.iter().map(|wanted| root(closure, wanted)).collect::<Result<_, _>>()?;
-        let topological = closure.topological().iter().copied().map(NodeIndex).collect();
-        Ok(Self { nodes, roots, topological })
+        let roots = wanted
+            .iter()
+            .map(|wanted| root(closure, wanted))
+            .collect::<Result<_, _>>()?;
+        let topological = closure
+            .topological()
+            .iter()
+            .copied()
+            .map(NodeIndex)
+            .collect();
+        Ok(Self {
+            nodes,
+            roots,
+            topological,
+        })
     }
 
     /// All nodes, in the order of their paths.
     pub fn nodes(&self) -> impl Iterator<Item = (NodeIndex, &Node)> {
-        self.nodes.iter().enumerate().map(|(node, value)| (NodeIndex(node), value))
+        self.nodes
+            .iter()
+            .enumerate()
+            .map(|(node, value)| (NodeIndex(node), value))
     }
 
     /// One node.
@@ -114,7 +136,10 @@ impl Graph {
 
     /// The node of a derivation.
     pub fn find(&self, drv: &StorePath) -> Option<NodeIndex> {
-        self.nodes.binary_search_by(|node| node.parsed.path.cmp(drv)).ok().map(NodeIndex)
+        self.nodes
+            .binary_search_by(|node| node.parsed.path.cmp(drv))
+            .ok()
+            .map(NodeIndex)
     }
 
     /// How many nodes there are.
@@ -143,7 +168,9 @@ impl Graph {
         let paths = self.nodes.iter().flat_map(|node| {
             let outputs = node.parsed.outputs.values().flatten();
             let sources = node.parsed.derivation.input_sources();
-            outputs.chain(sources).chain(std::iter::once(&node.parsed.path))
+            outputs
+                .chain(sources)
+                .chain(std::iter::once(&node.parsed.path))
         });
         paths.cloned().collect()
     }
@@ -162,7 +189,10 @@ fn inputs(closure: &Closure, parsed: &Parsed) -> Vec<Input> {
 fn root(closure: &Closure, wanted: &Wanted) -> Result<Root, Error> {
     let name = wanted.name.clone();
     let Some(position) = closure.position(&wanted.drv) else {
-        return Err(Error::NotInClosure { name, drv: wanted.drv.clone() });
+        return Err(Error::NotInClosure {
+            name,
+            drv: wanted.drv.clone(),
+        });
     };
     let known = &closure.derivations()[position].outputs;
     let outputs = match &wanted.outputs {
@@ -177,5 +207,9 @@ fn root(closure: &Closure, wanted: &Wanted) -> Result<Root, Error> {
             outputs: known.keys().cloned().collect(),
         });
     }
-    Ok(Root { name, node: NodeIndex(position), outputs })
+    Ok(Root {
+        name,
+        node: NodeIndex(position),
+        outputs,
+    })
 }

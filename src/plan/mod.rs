@@ -17,6 +17,7 @@ mod decide;
 pub mod effects;
 pub mod graph;
 mod order;
+pub mod show;
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -127,7 +128,10 @@ impl Plan {
 
     /// Counts the decisions.
     pub fn counts(&self) -> Counts {
-        let mut counts = Counts { derivations: self.nodes.len(), ..Counts::default() };
+        let mut counts = Counts {
+            derivations: self.nodes.len(),
+            ..Counts::default()
+        };
         for node in &self.nodes {
             *match node.decision {
                 Decision::Unneeded => &mut counts.unneeded,
@@ -141,12 +145,15 @@ impl Plan {
 
     /// What must be built and cannot be, in the order of paths, and why.
     pub fn refused(&self) -> impl Iterator<Item = (NodeIndex, &Unsupported)> {
-        self.nodes.iter().enumerate().filter_map(|(node, decided)| match &decided.decision {
-            Decision::Refused(_, unsupported) => Some((NodeIndex(node), unsupported)),
-            _ => None,
-        })
+        self.nodes
+            .iter()
+            .enumerate()
+            .filter_map(|(node, decided)| match &decided.decision {
+                Decision::Refused(_, unsupported) => Some((NodeIndex(node), unsupported)),
+                _ => None,
+            })
     }
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

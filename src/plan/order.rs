@@ -24,7 +24,11 @@ pub fn order(graph: &Graph, nodes: &mut [Decided]) -> Vec<NodeIndex> {
     // Nodes are numbered by path.
     order.sort_by(|&a, &b| {
         let key = |node: NodeIndex| {
-            (Reverse(nodes[node.0].height), graph.node(node).parsed.name(), node)
+            (
+                Reverse(nodes[node.0].height),
+                graph.node(node).parsed.name(),
+                node,
+            )
         };
         key(a).cmp(&key(b))
     });

@@ -158,8 +158,10 @@ pub fn parse(path: &StorePath, bytes: &[u8]) -> Result<Parsed, Error> {
 
 /// Reads a `.drv` file without asking whether its bytes belong to its name.
 pub fn decode(path: &StorePath, bytes: &[u8]) -> Result<Parsed, Error> {
-    let name =
-        path.name().strip_suffix(".drv").ok_or_else(|| Error::Name { path: path.clone() })?;
+    let name = path
+        .name()
+        .strip_suffix(".drv")
+        .ok_or_else(|| Error::Name { path: path.clone() })?;
     let malformed = |source| malformed(path, source);
     let derivation = Derivation::from_aterm_bytes(bytes, name).map_err(malformed)?;
     let outputs = derivation
@@ -168,7 +170,11 @@ pub fn decode(path: &StorePath, bytes: &[u8]) -> Result<Parsed, Error> {
         .map(|(output, kind)| Ok((output.clone(), kind.path(name, output)?)))
         .collect::<Result<_, nix_derivation::Error>>()
         .map_err(malformed)?;
-    Ok(Parsed { path: path.clone(), derivation, outputs })
+    Ok(Parsed {
+        path: path.clone(),
+        derivation,
+        outputs,
+    })
 }
 
 impl Parsed {
@@ -182,7 +188,10 @@ impl Parsed {
         if actual == self.path {
             Ok(())
         } else {
-            Err(Error::Corrupt { drv: self.path.clone(), actual })
+            Err(Error::Corrupt {
+                drv: self.path.clone(),
+                actual,
+            })
         }
     }
 
@@ -210,7 +219,11 @@ impl Parsed {
 fn malformed(drv: &StorePath, source: nix_derivation::Error) -> Error {
     let drv = drv.clone();
     match source {
-        nix_derivation::Error::Parse { offset, message } => Error::Syntax { drv, offset, message },
+        nix_derivation::Error::Parse { offset, message } => Error::Syntax {
+            drv,
+            offset,
+            message,
+        },
         nix_derivation::Error::InvalidUtf8 { field } => Error::NotUtf8 { drv, field },
         source => Error::Malformed { drv, source },
     }
@@ -236,7 +249,9 @@ pub(crate) mod tests {
     pub(crate) fn path_of(name: &str, bytes: &[u8]) -> StorePath {
         let drv = Derivation::from_aterm_bytes(bytes, name).unwrap();
         let references = drv.input_derivations().keys().chain(drv.input_sources());
-        StoreDir::default().build_text_path(&format!("{name}.drv"), bytes, references).unwrap()
+        StoreDir::default()
+            .build_text_path(&format!("{name}.drv"), bytes, references)
+            .unwrap()
     }
 
     #[test]
@@ -253,10 +268,19 @@ pub(crate) mod tests {
     #[test]
     fn one_changed_byte_is_corrupt_by_name() {
         let (path, bytes) = vector("simple");
-        let changed = String::from_utf8(bytes).unwrap().replacen("/bin/sh", "/bin/sx", 1);
+        let changed = String::from_utf8(bytes)
+            .unwrap()
+            .replacen("/bin/sh", "/bin/sx", 1);
         let error = parse(&path, changed.as_bytes()).unwrap_err();
-        assert!(matches!(&error, Error::Corrupt { drv, .. } if *drv == path), "{error}");
-        assert!(error.to_string().starts_with(&format!("`{path}` is corrupt")));
+        assert!(
+            matches!(&error, Error::Corrupt { drv, .. } if *drv == path),
+            "{error}"
+        );
+        assert!(
+            error
+                .to_string()
+                .starts_with(&format!("`{path}` is corrupt"))
+        );
     }
 
     #[test]
@@ -264,7 +288,10 @@ pub(crate) mod tests {
         let (path, bytes) = vector("simple");
         for end in 0..bytes.len() {
             let error = parse(&path, &bytes[..end]).unwrap_err();
-            assert!(matches!(error, Error::Syntax { offset, .. } if offset <= end), "{error:?}");
+            assert!(
+                matches!(error, Error::Syntax { offset, .. } if offset <= end),
+                "{error:?}"
+            );
         }
     }
 

@@ -3,11 +3,11 @@
 //! Nothing here remembers: whoever walks a closure, inputs first, keeps each derivation's
 //! [`Modulo`] and hands it in for the dependents. So each file is hashed twice and no more.
 
-use super::{Error, Parsed, malformed};
-use crate::nix::{Output, StoreDir, StorePath};
-
 /// The identity of a derivation as an input of others.
 pub use nix_derivation::InputDerivationHash as Modulo;
+
+use super::{Error, Parsed, malformed};
+use crate::nix::{Output, StoreDir, StorePath};
 
 /// An input that was checked already.
 #[derive(Debug, Clone, Copy)]
@@ -32,12 +32,18 @@ pub fn check_outputs<'a>(
     let modulo = |path: &StorePath| inputs(path).map_or(Modulo::Deferred, |input| input.modulo);
     let refused = |source| malformed(&parsed.path, source);
 
-    if drv.outputs().values().any(|output| matches!(output, Output::InputAddressed { .. })) {
+    if drv
+        .outputs()
+        .values()
+        .any(|output| matches!(output, Output::InputAddressed { .. }))
+    {
         let masked = drv
             .hash_output_path_modulo(modulo)
             .map_err(refused)?
             .into_ready()
-            .ok_or_else(|| Error::PrematurePath { drv: parsed.path.clone() })?;
+            .ok_or_else(|| Error::PrematurePath {
+                drv: parsed.path.clone(),
+            })?;
         for (name, declared) in &parsed.outputs {
             let expected = StoreDir::default()
                 .build_output_path(masked, name, drv.name())
@@ -59,10 +65,17 @@ fn check_inputs<'a>(
 ) -> Result<(), Error> {
     for (path, wanted) in parsed.derivation.input_derivations() {
         let Some(input) = inputs(path) else {
-            return Err(Error::UnknownInput { drv: parsed.path.clone(), input: path.clone() });
+            return Err(Error::UnknownInput {
+                drv: parsed.path.clone(),
+                input: path.clone(),
+            });
         };
         let outputs = &input.parsed.outputs;
-        if let Some(output) = wanted.outputs().iter().find(|name| !outputs.contains_key(*name)) {
+        if let Some(output) = wanted
+            .outputs()
+            .iter()
+            .find(|name| !outputs.contains_key(*name))
+        {
             return Err(Error::NoSuchOutput {
                 drv: parsed.path.clone(),
                 input: path.clone(),
@@ -98,7 +111,9 @@ fn check_variable(parsed: &Parsed, output: &str, path: &StorePath) -> Result<(),
     Err(Error::OutputVariable {
         drv: parsed.path.clone(),
         output: output.to_owned(),
-        found: found.map(|value| String::from_utf8_lossy(value).into_owned()).unwrap_or_default(),
+        found: found
+            .map(|value| String::from_utf8_lossy(value).into_owned())
+            .unwrap_or_default(),
         expected: path.clone(),
     })
 }
@@ -126,12 +141,19 @@ mod tests {
         let mut done: BTreeMap<StorePath, (Parsed, Modulo)> = BTreeMap::new();
         while !waiting.is_empty() {
             let (ready, rest): (Vec<_>, Vec<_>) = waiting.into_iter().partition(|parsed| {
-                parsed.derivation.input_derivations().keys().all(|path| done.contains_key(path))
+                parsed
+                    .derivation
+                    .input_derivations()
+                    .keys()
+                    .all(|path| done.contains_key(path))
             });
             assert!(!ready.is_empty());
             for parsed in ready {
                 let modulo = check_outputs(&parsed, |path| {
-                    done.get(path).map(|(parsed, modulo)| Input { parsed, modulo: *modulo })
+                    done.get(path).map(|(parsed, modulo)| Input {
+                        parsed,
+                        modulo: *modulo,
+                    })
                 })
                 .unwrap();
                 done.insert(parsed.path.clone(), (parsed, modulo));
@@ -166,11 +188,18 @@ mod tests {
         checked: &BTreeMap<StorePath, (Parsed, Modulo)>,
     ) {
         let hashes = &case["hashModulo"];
-        assert_eq!(hashes["kind"] == "deferred", modulo.is_deferred(), "{}", parsed.path);
+        assert_eq!(
+            hashes["kind"] == "deferred",
+            modulo.is_deferred(),
+            "{}",
+            parsed.path
+        );
         let digest = match modulo {
             Modulo::Regular(hash) => {
-                let masked =
-                    parsed.derivation.hash_output_path_modulo(|path| checked[path].1).unwrap();
+                let masked = parsed
+                    .derivation
+                    .hash_output_path_modulo(|path| checked[path].1)
+                    .unwrap();
                 for (_, expected) in hashes["masked"].as_object().unwrap() {
                     assert_eq!(*expected, masked.into_ready().unwrap().to_string());
                 }
@@ -214,10 +243,15 @@ mod tests {
     fn an_input_without_the_wanted_output_is_refused() {
         let checked = checked();
         let (path, bytes) = vector("dep-dev-only");
-        let text = String::from_utf8(bytes).unwrap().replacen(r#"["dev"]"#, r#"["devel"]"#, 1);
+        let text = String::from_utf8(bytes)
+            .unwrap()
+            .replacen(r#"["dev"]"#, r#"["devel"]"#, 1);
         let parsed = decode(&path, text.as_bytes()).unwrap();
         let error = check_outputs(&parsed, |path| {
-            checked.get(path).map(|(parsed, modulo)| Input { parsed, modulo: *modulo })
+            checked.get(path).map(|(parsed, modulo)| Input {
+                parsed,
+                modulo: *modulo,
+            })
         })
         .unwrap_err();
         assert!(matches!(error, Error::NoSuchOutput { ref output, .. } if output == "devel"));

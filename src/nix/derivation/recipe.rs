@@ -80,7 +80,11 @@ impl Recipe {
             environment: rewritten(environment, &rewrites),
             files,
             outputs,
-            network: if fixed { Network::Host } else { Network::Isolated },
+            network: if fixed {
+                Network::Host
+            } else {
+                Network::Isolated
+            },
             personality: match drv.system() {
                 "i686-linux" => Personality::Linux32,
                 _ => Personality::Native,
@@ -96,12 +100,29 @@ impl Recipe {
     }
 
     fn check_nul(&self, drv: &StorePath) -> Result<(), Error> {
-        let names = self.environment.iter().map(|(name, _)| ("variable's name", name.as_slice()));
-        let values = self.environment.iter().map(|(_, value)| ("environment", value.as_slice()));
-        let arguments = self.arguments.iter().map(|value| ("argument", value.as_slice()));
+        let names = self
+            .environment
+            .iter()
+            .map(|(name, _)| ("variable's name", name.as_slice()));
+        let values = self
+            .environment
+            .iter()
+            .map(|(_, value)| ("environment", value.as_slice()));
+        let arguments = self
+            .arguments
+            .iter()
+            .map(|value| ("argument", value.as_slice()));
         let builder = std::iter::once(("builder", self.builder.as_bytes()));
-        match names.chain(values).chain(arguments).chain(builder).find(|(_, s)| s.contains(&0)) {
-            Some((field, _)) => Err(Error::NulByte { drv: drv.clone(), field: field.to_owned() }),
+        match names
+            .chain(values)
+            .chain(arguments)
+            .chain(builder)
+            .find(|(_, s)| s.contains(&0))
+        {
+            Some((field, _)) => Err(Error::NulByte {
+                drv: drv.clone(),
+                field: field.to_owned(),
+            }),
             None => Ok(()),
         }
     }
@@ -117,7 +138,9 @@ fn outputs(parsed: &Parsed) -> Result<BTreeMap<String, OutputSpec>, Error> {
                 drv: parsed.path.clone(),
                 output: name.clone(),
             })?;
-            let fixed = kinds.get(name).and_then(|kind| kind.fixed_content_address().cloned());
+            let fixed = kinds
+                .get(name)
+                .and_then(|kind| kind.fixed_content_address().cloned());
             Ok((name.clone(), OutputSpec { path, fixed }))
         })
         .collect()
@@ -137,7 +160,11 @@ fn arguments(parsed: &Parsed, rewrites: &Rewrites) -> Vec<Vec<u8>> {
     let builder = drv.builder();
     let base = builder.rsplit('/').next().unwrap_or(builder);
     std::iter::once(base.as_bytes().to_vec())
-        .chain(drv.arguments().iter().map(|argument| rewrites.apply(argument.as_bytes())))
+        .chain(
+            drv.arguments()
+                .iter()
+                .map(|argument| rewrites.apply(argument.as_bytes())),
+        )
         .collect()
 }
 
@@ -160,7 +187,10 @@ struct Environment {
 
 impl Environment {
     fn new(cores: u32) -> Self {
-        let mut environment = Self { variables: BTreeMap::new(), files: Vec::new() };
+        let mut environment = Self {
+            variables: BTreeMap::new(),
+            files: Vec::new(),
+        };
         environment.set("PATH", "/path-not-set");
         environment.set("HOME", "/homeless-shelter");
         environment.set("NIX_STORE", STORE_DIR);
@@ -169,7 +199,8 @@ impl Environment {
     }
 
     fn set(&mut self, name: &str, value: impl AsRef<[u8]>) {
-        self.variables.insert(name.as_bytes().to_vec(), value.as_ref().to_vec());
+        self.variables
+            .insert(name.as_bytes().to_vec(), value.as_ref().to_vec());
     }
 
     fn attributes(mut self, parsed: &Parsed, build_dir: &str, rewrites: &Rewrites) -> Self {
@@ -225,10 +256,13 @@ mod tests {
     }
 
     fn environment(recipe: &Recipe) -> String {
-        recipe.environment.iter().fold(String::new(), |text, (name, value)| {
-            let name = String::from_utf8_lossy(name);
-            text + &format!("{name}={}\n", String::from_utf8_lossy(value))
-        })
+        recipe
+            .environment
+            .iter()
+            .fold(String::new(), |text, (name, value)| {
+                let name = String::from_utf8_lossy(name);
+                text + &format!("{name}={}\n", String::from_utf8_lossy(value))
+            })
     }
 
     #[test]
@@ -273,14 +307,22 @@ mod tests {
         .unwrap();
         assert!(environment(&recipe).contains(&format!("\na=pre-{out}/sub-post\n")));
         assert!(environment(&recipe).starts_with(&format!("{out}=v\n")));
-        assert_eq!(recipe.arguments[3], format!("echo \"$a|{out}\" > $out").as_bytes());
+        assert_eq!(
+            recipe.arguments[3],
+            format!("echo \"$a|{out}\" > $out").as_bytes()
+        );
     }
 
     #[test]
     fn raw_bytes_reach_the_builder() {
         let (path, bytes) = vector("raw-bytes");
         let recipe = Recipe::of(&decode(&path, &bytes).unwrap(), "/build", 4).unwrap();
-        assert!(recipe.environment.iter().any(|(_, value)| value.contains(&0xff)));
+        assert!(
+            recipe
+                .environment
+                .iter()
+                .any(|(_, value)| value.contains(&0xff))
+        );
         assert!(environment(&recipe).contains("NIX_BUILD_CORES=4\n"));
     }
 

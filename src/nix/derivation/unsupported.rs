@@ -46,9 +46,13 @@ impl Systems {
             (Level::V3, "x86_64-v3-linux"),
         ];
         let levels = levels.into_iter().filter(|(needed, _)| *needed <= level);
-        let names = ["x86_64-linux", "i686-linux"].into_iter().chain(levels.map(|(_, name)| name));
+        let names = ["x86_64-linux", "i686-linux"]
+            .into_iter()
+            .chain(levels.map(|(_, name)| name));
         let kvm = (kvm == Kvm::Usable).then_some("kvm");
-        let features = ["nixos-test", "benchmark", "big-parallel"].into_iter().chain(kvm);
+        let features = ["nixos-test", "benchmark", "big-parallel"]
+            .into_iter()
+            .chain(kvm);
         Self {
             names: names.map(ToOwned::to_owned).collect(),
             features: features.map(ToOwned::to_owned).collect(),
@@ -84,7 +88,10 @@ pub enum Unsupported {
         builder: String,
     },
     /// It is for another kind of machine.
-    #[error("it is for system `{system}`; this machine builds for {}", list(supported))]
+    #[error(
+        "it is for system `{system}`; this machine builds for {}",
+        list(supported)
+    )]
     System {
         /// What it asks for.
         system: String,
@@ -92,7 +99,10 @@ pub enum Unsupported {
         supported: BTreeSet<String>,
     },
     /// It needs a machine with properties that this one does not have.
-    #[error("it requires the system features {}, which this machine does not have", list(missing))]
+    #[error(
+        "it requires the system features {}, which this machine does not have",
+        list(missing)
+    )]
     Features {
         /// Those it asks for and there are not.
         missing: BTreeSet<String>,
@@ -121,7 +131,11 @@ pub enum Unsupported {
 }
 
 fn list(names: &BTreeSet<String>) -> String {
-    names.iter().map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", ")
+    names
+        .iter()
+        .map(|name| format!("`{name}`"))
+        .collect::<Vec<_>>()
+        .join(", ")
 }
 
 /// The first thing, in a fixed order, that `drv` asks for and that is not built.
@@ -130,19 +144,28 @@ pub fn unsupported(drv: &Derivation, systems: &Systems) -> Option<Unsupported> {
         .or_else(|| machine(drv, systems))
         .or_else(|| isolation(drv))
         .or_else(|| checks(drv))
-        .or_else(|| drv.structured_attrs().map(|_| Unsupported::StructuredAttributes))
+        .or_else(|| {
+            drv.structured_attrs()
+                .map(|_| Unsupported::StructuredAttributes)
+        })
         .or_else(|| exported(drv))
 }
 
 fn outputs(drv: &Derivation) -> Option<Unsupported> {
-    if drv.input_derivations().values().any(nix_derivation::InputDerivation::is_dynamic) {
+    if drv
+        .input_derivations()
+        .values()
+        .any(nix_derivation::InputDerivation::is_dynamic)
+    {
         return Some(Unsupported::Dynamic);
     }
     drv.outputs().values().find_map(|output| match output {
         Output::InputAddressed { .. } => None,
         Output::Fixed { ca } => match ca.method() {
             ContentAddressMethod::Flat | ContentAddressMethod::Nar => None,
-            method => Some(Unsupported::FixedMethod { method: method.to_string() }),
+            method => Some(Unsupported::FixedMethod {
+                method: method.to_string(),
+            }),
         },
         Output::Floating { .. } => Some(Unsupported::ContentAddressed),
         Output::Deferred => Some(Unsupported::Deferred),
@@ -152,21 +175,32 @@ fn outputs(drv: &Derivation) -> Option<Unsupported> {
 
 fn machine(drv: &Derivation, systems: &Systems) -> Option<Unsupported> {
     if drv.builder().starts_with("builtin:") {
-        return Some(Unsupported::Builtin { builder: drv.builder().to_owned() });
+        return Some(Unsupported::Builtin {
+            builder: drv.builder().to_owned(),
+        });
     }
     if !systems.names.contains(drv.system()) {
         let supported = systems.names.clone();
-        return Some(Unsupported::System { system: drv.system().to_owned(), supported });
+        return Some(Unsupported::System {
+            system: drv.system().to_owned(),
+            supported,
+        });
     }
-    let mut missing: BTreeSet<String> =
-        strings(drv, "requiredSystemFeatures").unwrap_or_default().into_iter().collect();
+    let mut missing: BTreeSet<String> = strings(drv, "requiredSystemFeatures")
+        .unwrap_or_default()
+        .into_iter()
+        .collect();
     missing.retain(|feature| !systems.features.contains(feature));
     (!missing.is_empty()).then_some(Unsupported::Features { missing })
 }
 
 fn isolation(drv: &Derivation) -> Option<Unsupported> {
     let asks = |name| strings(drv, name).is_some_and(|values| !values.is_empty());
-    let fixed = || drv.outputs().values().any(|output| output.fixed_content_address().is_some());
+    let fixed = || {
+        drv.outputs()
+            .values()
+            .any(|output| output.fixed_content_address().is_some())
+    };
     if is_true(drv, "__noChroot") {
         Some(Unsupported::NoChroot)
     } else if asks("__impureHostDeps") {
@@ -182,7 +216,9 @@ fn checks(drv: &Derivation) -> Option<Unsupported> {
     if let Some(attributes) = drv.structured_attrs() {
         // Nix spec §5.9: the lists at the top mean nothing here.
         let attribute = "outputChecks";
-        return attributes.get(attribute).map(|_| Unsupported::OutputCheck { attribute });
+        return attributes
+            .get(attribute)
+            .map(|_| Unsupported::OutputCheck { attribute });
     }
     // An empty `allowed…` list allows nothing; an empty `disallowed…` list forbids nothing.
     let allowed = ["allowedReferences", "allowedRequisites"]
@@ -191,7 +227,9 @@ fn checks(drv: &Derivation) -> Option<Unsupported> {
     let disallowed = ["disallowedReferences", "disallowedRequisites"]
         .into_iter()
         .find(|name| strings(drv, name).is_some_and(|values| !values.is_empty()));
-    allowed.or(disallowed).map(|attribute| Unsupported::OutputCheck { attribute })
+    allowed
+        .or(disallowed)
+        .map(|attribute| Unsupported::OutputCheck { attribute })
 }
 
 fn exported(drv: &Derivation) -> Option<Unsupported> {
@@ -203,7 +241,10 @@ fn exported(drv: &Derivation) -> Option<Unsupported> {
 fn strings(drv: &Derivation, name: &str) -> Option<Vec<String>> {
     match drv.structured_attrs() {
         Some(attributes) => attributes.get(name)?.as_array().map(|values| {
-            values.iter().filter_map(|value| value.as_str().map(ToOwned::to_owned)).collect()
+            values
+                .iter()
+                .filter_map(|value| value.as_str().map(ToOwned::to_owned))
+                .collect()
         }),
         None => drv.environment().get(name).map(|value| words(value)),
     }
@@ -220,7 +261,10 @@ fn words(value: &[u8]) -> Vec<String> {
 fn is_true(drv: &Derivation, name: &str) -> bool {
     match drv.structured_attrs() {
         Some(attributes) => attributes.get(name) == Some(&serde_json::Value::Bool(true)),
-        None => drv.environment().get(name).is_some_and(|value| value == b"1"),
+        None => drv
+            .environment()
+            .get(name)
+            .is_some_and(|value| value == b"1"),
     }
 }
 
@@ -245,7 +289,10 @@ mod tests {
         let text = String::from_utf8(bytes).unwrap().replacen(from, to, 1);
         let text = text.strip_suffix("])").unwrap();
         let text = format!("{text},({:?},{:?})])", variable.0, variable.1);
-        unsupported(&decode(&path, text.as_bytes()).unwrap().derivation, &systems())
+        unsupported(
+            &decode(&path, text.as_bytes()).unwrap().derivation,
+            &systems(),
+        )
     }
 
     fn with(name: &str, value: &str) -> Option<Unsupported> {
@@ -254,7 +301,15 @@ mod tests {
 
     #[test]
     fn ordinary_and_fixed_derivations_are_supported() {
-        for name in ["simple", "multi", "deps", "fod-flat", "fod-rec", "fod-sha512", "i686"] {
+        for name in [
+            "simple",
+            "multi",
+            "deps",
+            "fod-flat",
+            "fod-rec",
+            "fod-sha512",
+            "i686",
+        ] {
             // Some vectors occur twice under one name; either will do.
             assert_eq!(of_vector(name), None, "{name}");
         }
@@ -265,39 +320,64 @@ mod tests {
         assert_eq!(of_vector("ca"), Some(Unsupported::ContentAddressed));
         assert_eq!(of_vector("impure"), Some(Unsupported::Impure));
         assert_eq!(of_vector("deferred2"), Some(Unsupported::Deferred));
-        assert_eq!(of_vector("structured"), Some(Unsupported::StructuredAttributes));
-        assert_eq!(of_vector("ref-graph"), Some(Unsupported::ExportReferencesGraph));
-        assert!(matches!(of_vector("fetch-file"), Some(Unsupported::Builtin { .. })));
+        assert_eq!(
+            of_vector("structured"),
+            Some(Unsupported::StructuredAttributes)
+        );
+        assert_eq!(
+            of_vector("ref-graph"),
+            Some(Unsupported::ExportReferencesGraph)
+        );
+        assert!(matches!(
+            of_vector("fetch-file"),
+            Some(Unsupported::Builtin { .. })
+        ));
         let attribute = "allowedReferences";
-        assert_eq!(of_vector("bad-allowed-refs"), Some(Unsupported::OutputCheck { attribute }));
+        assert_eq!(
+            of_vector("bad-allowed-refs"),
+            Some(Unsupported::OutputCheck { attribute })
+        );
         let attribute = "disallowedRequisites";
-        assert_eq!(of_vector("bad-disallowed-req"), Some(Unsupported::OutputCheck { attribute }));
+        assert_eq!(
+            of_vector("bad-disallowed-req"),
+            Some(Unsupported::OutputCheck { attribute })
+        );
     }
 
     #[test]
     fn a_dynamic_input_is_refused() {
         let (path, bytes) = vector("dep-dev-only");
         let text = String::from_utf8(bytes).unwrap();
-        let text = text.replacen("Derive(", "DrvWithVersion(\"xp-dyn-drv\",", 1).replacen(
-            r#"["dev"]"#,
-            r#"([],[("dev",["out"])])"#,
-            1,
-        );
+        let text = text
+            .replacen("Derive(", "DrvWithVersion(\"xp-dyn-drv\",", 1)
+            .replacen(r#"["dev"]"#, r#"([],[("dev",["out"])])"#, 1);
         let parsed = decode(&path, text.as_bytes()).unwrap();
-        assert_eq!(unsupported(&parsed.derivation, &systems()), Some(Unsupported::Dynamic));
+        assert_eq!(
+            unsupported(&parsed.derivation, &systems()),
+            Some(Unsupported::Dynamic)
+        );
     }
 
     #[test]
     fn attributes_are_refused_by_name() {
         assert_eq!(with("__noChroot", "1"), Some(Unsupported::NoChroot));
         assert_eq!(with("__noChroot", ""), None);
-        assert_eq!(with("__impureHostDeps", "/dev/x"), Some(Unsupported::ImpureHostDeps));
+        assert_eq!(
+            with("__impureHostDeps", "/dev/x"),
+            Some(Unsupported::ImpureHostDeps)
+        );
         for attribute in ["allowedReferences", "allowedRequisites"] {
-            assert_eq!(with(attribute, ""), Some(Unsupported::OutputCheck { attribute }));
+            assert_eq!(
+                with(attribute, ""),
+                Some(Unsupported::OutputCheck { attribute })
+            );
         }
         for attribute in ["disallowedReferences", "disallowedRequisites"] {
             assert_eq!(with(attribute, " "), None);
-            assert_eq!(with(attribute, "out"), Some(Unsupported::OutputCheck { attribute }));
+            assert_eq!(
+                with(attribute, "out"),
+                Some(Unsupported::OutputCheck { attribute })
+            );
         }
         assert_eq!(with("exportReferencesGraph", " "), None);
     }
@@ -311,7 +391,10 @@ mod tests {
 
     #[test]
     fn features_and_systems_that_are_not_there_are_refused() {
-        assert_eq!(with("requiredSystemFeatures", "big-parallel benchmark"), None);
+        assert_eq!(
+            with("requiredSystemFeatures", "big-parallel benchmark"),
+            None
+        );
         let refused = with("requiredSystemFeatures", "big-parallel kvm").unwrap();
         assert_eq!(
             refused.to_string(),

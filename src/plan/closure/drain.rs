@@ -13,11 +13,7 @@ struct Queue<T> {
 /// Runs `work` on `items` and on whatever it pushes, until nothing is left.
 ///
 /// The order is not defined; every item is worked on once. `work` must not panic.
-pub fn drain<T: Send>(
-    threads: NonZeroUsize,
-    items: Vec<T>,
-    work: impl Fn(T, &mut Vec<T>) + Sync,
-) {
+pub fn drain<T: Send>(threads: NonZeroUsize, items: Vec<T>, work: impl Fn(T, &mut Vec<T>) + Sync) {
     let queue = Mutex::new(Queue { items, busy: 0 });
     let changed = Condvar::new();
     thread::scope(|scope| {
@@ -60,12 +56,16 @@ mod tests {
     fn every_item_is_worked_on_once() {
         for threads in 1..5 {
             let count = AtomicUsize::new(0);
-            drain(NonZeroUsize::new(threads).unwrap(), vec![12_u32], |depth, next| {
-                count.fetch_add(1, Ordering::Relaxed);
-                if depth > 0 {
-                    next.extend([depth - 1, depth - 1]);
-                }
-            });
+            drain(
+                NonZeroUsize::new(threads).unwrap(),
+                vec![12_u32],
+                |depth, next| {
+                    count.fetch_add(1, Ordering::Relaxed);
+                    if depth > 0 {
+                        next.extend([depth - 1, depth - 1]);
+                    }
+                },
+            );
             assert_eq!(count.into_inner(), (1 << 13) - 1);
         }
     }

@@ -79,12 +79,17 @@ pub struct Chain(pub Vec<StorePath>);
 
 impl fmt::Display for Chain {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.iter().try_for_each(|dependent| write!(f, ", needed by `{dependent}`"))
+        self.0
+            .iter()
+            .try_for_each(|dependent| write!(f, ", needed by `{dependent}`"))
     }
 }
 
 fn arrows(members: &[StorePath]) -> String {
-    let quoted = members.iter().chain(members.first()).map(|member| format!("`{member}`"));
+    let quoted = members
+        .iter()
+        .chain(members.first())
+        .map(|member| format!("`{member}`"));
     quoted.collect::<Vec<_>>().join(" -> ")
 }
 
@@ -109,7 +114,9 @@ impl Closure {
 
     /// The position of a derivation in [`Closure::derivations`].
     pub fn position(&self, drv: &StorePath) -> Option<usize> {
-        self.nodes.binary_search_by(|parsed| parsed.path.cmp(drv)).ok()
+        self.nodes
+            .binary_search_by(|parsed| parsed.path.cmp(drv))
+            .ok()
     }
 
     /// A derivation by its path.
@@ -159,8 +166,16 @@ impl Problem {
         let needed = chain(nodes, roots, &drv);
         match self {
             Self::Source(SourceError::Missing) => Error::Missing { drv, needed },
-            Self::Source(SourceError::Io(source)) => Error::Unreadable { drv, needed, source },
-            Self::Invalid(source) => Error::Invalid { drv, needed, source },
+            Self::Source(SourceError::Io(source)) => Error::Unreadable {
+                drv,
+                needed,
+                source,
+            },
+            Self::Invalid(source) => Error::Invalid {
+                drv,
+                needed,
+                source,
+            },
         }
     }
 }
@@ -172,7 +187,9 @@ fn chain(nodes: &[Arc<Parsed>], roots: &BTreeSet<StorePath>, drv: &StorePath) ->
     let mut parents: HashMap<&StorePath, &StorePath> = HashMap::new();
     let mut queue: VecDeque<&StorePath> = roots.iter().collect();
     while let Some(dependent) = queue.pop_front() {
-        let Some(parsed) = by_path.get(dependent) else { continue };
+        let Some(parsed) = by_path.get(dependent) else {
+            continue;
+        };
         for input in parsed.derivation.input_derivations().keys() {
             if !roots.contains(input) && !parents.contains_key(input) {
                 parents.insert(input, dependent);
@@ -192,7 +209,10 @@ struct Found {
 }
 
 fn read(roots: &BTreeSet<StorePath>, source: &impl Source, threads: NonZeroUsize) -> Found {
-    let found = Found { seen: roots.iter().cloned().collect(), ..Found::default() };
+    let found = Found {
+        seen: roots.iter().cloned().collect(),
+        ..Found::default()
+    };
     let found = Mutex::new(found);
     drain(threads, roots.iter().cloned().collect(), |drv, next| {
         let parsed = read_one(&drv, source);
@@ -218,10 +238,7 @@ fn read(roots: &BTreeSet<StorePath>, source: &impl Source, threads: NonZeroUsize
 }
 
 /// A file under a wrong name is followed all the same: only so can a cycle be seen as one.
-fn read_one(
-    drv: &StorePath,
-    source: &impl Source,
-) -> Result<(Parsed, Option<Problem>), Problem> {
+fn read_one(drv: &StorePath, source: &impl Source) -> Result<(Parsed, Option<Problem>), Problem> {
     let bytes = source.read(drv).map_err(Problem::Source)?;
     let parsed = derivation::decode(drv, &bytes).map_err(Problem::Invalid)?;
     let problem = parsed.check_path(&bytes).err().map(Problem::Invalid);
@@ -236,14 +253,20 @@ struct Edges {
 
 impl Edges {
     fn of(nodes: &[Arc<Parsed>]) -> Self {
-        let positions: HashMap<&StorePath, usize> =
-            nodes.iter().enumerate().map(|(position, parsed)| (&parsed.path, position)).collect();
+        let positions: HashMap<&StorePath, usize> = nodes
+            .iter()
+            .enumerate()
+            .map(|(position, parsed)| (&parsed.path, position))
+            .collect();
         let mut dependents = vec![Vec::new(); nodes.len()];
         let inputs = nodes.iter().enumerate().map(|(position, parsed)| {
             let paths = parsed.derivation.input_derivations().keys();
-            let inputs: Vec<usize> =
-                paths.filter_map(|path| positions.get(path).copied()).collect();
-            inputs.iter().for_each(|&input| dependents[input].push(position));
+            let inputs: Vec<usize> = paths
+                .filter_map(|path| positions.get(path).copied())
+                .collect();
+            inputs
+                .iter()
+                .for_each(|&input| dependents[input].push(position));
             inputs
         });
         let inputs = inputs.collect();
@@ -252,7 +275,9 @@ impl Edges {
 
     fn topological(&self, nodes: &[Arc<Parsed>]) -> Result<Vec<usize>, Error> {
         let mut waiting: Vec<usize> = self.inputs.iter().map(Vec::len).collect();
-        let mut order: Vec<usize> = (0..nodes.len()).filter(|&node| waiting[node] == 0).collect();
+        let mut order: Vec<usize> = (0..nodes.len())
+            .filter(|&node| waiting[node] == 0)
+            .collect();
         let mut done = 0;
         while let Some(&node) = order.get(done) {
             done += 1;
@@ -287,7 +312,12 @@ impl Edges {
         let smallest = cycle.iter().enumerate().min_by_key(|(_, node)| **node);
         let smallest = smallest.map_or(0, |(at, _)| at);
         cycle.rotate_left(smallest);
-        Error::Cycle { members: cycle.into_iter().map(|node| nodes[node].path.clone()).collect() }
+        Error::Cycle {
+            members: cycle
+                .into_iter()
+                .map(|node| nodes[node].path.clone())
+                .collect(),
+        }
     }
 }
 
@@ -298,24 +328,36 @@ fn check(
     threads: NonZeroUsize,
 ) -> Option<(usize, derivation::Error)> {
     let modulos: Vec<OnceLock<Modulo>> = nodes.iter().map(|_| OnceLock::new()).collect();
-    let waiting: Vec<AtomicUsize> =
-        edges.inputs.iter().map(|inputs| AtomicUsize::new(inputs.len())).collect();
+    let waiting: Vec<AtomicUsize> = edges
+        .inputs
+        .iter()
+        .map(|inputs| AtomicUsize::new(inputs.len()))
+        .collect();
     let problems = Mutex::new(BTreeMap::new());
-    let ready = (0..nodes.len()).filter(|&node| edges.inputs[node].is_empty()).collect();
+    let ready = (0..nodes.len())
+        .filter(|&node| edges.inputs[node].is_empty())
+        .collect();
     drain(threads, ready, |node: usize, next| {
         let inputs = &edges.inputs[node];
         let checked = derivation::check_outputs(&nodes[node], |path| {
-            let position =
-                inputs.binary_search_by(|&input| nodes[input].path.cmp(path)).ok()?;
+            let position = inputs
+                .binary_search_by(|&input| nodes[input].path.cmp(path))
+                .ok()?;
             let input = inputs[position];
-            Some(Input { parsed: &nodes[input], modulo: *modulos[input].get()? })
+            Some(Input {
+                parsed: &nodes[input],
+                modulo: *modulos[input].get()?,
+            })
         });
         match checked {
             // Each node is handed out once, so nothing was set before.
             Ok(modulo) => modulos[node].set(modulo).unwrap_or_default(),
             // Dependents would only repeat it: they stay waiting.
             Err(problem) => {
-                problems.lock().unwrap_or_else(PoisonError::into_inner).insert(node, problem);
+                problems
+                    .lock()
+                    .unwrap_or_else(PoisonError::into_inner)
+                    .insert(node, problem);
                 return;
             }
         }
@@ -325,7 +367,10 @@ fn check(
             }
         }
     });
-    problems.into_inner().unwrap_or_else(PoisonError::into_inner).pop_first()
+    problems
+        .into_inner()
+        .unwrap_or_else(PoisonError::into_inner)
+        .pop_first()
 }
 
 #[cfg(test)]

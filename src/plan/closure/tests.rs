@@ -43,9 +43,12 @@ impl Files {
             builder = builder.input_derivation((*input).clone(), wanted);
         }
         let modulos = &self.modulos;
-        let built =
-            change(builder).build_with_input_hashes(|path: &StorePath| modulos[path]).unwrap();
-        let modulo = built.hash_input_derivation_modulo(|path| modulos[path]).unwrap();
+        let built = change(builder)
+            .build_with_input_hashes(|path: &StorePath| modulos[path])
+            .unwrap();
+        let modulo = built
+            .hash_input_derivation_modulo(|path| modulos[path])
+            .unwrap();
         let path = built.drv_path();
         self.modulos.insert(path.clone(), modulo);
         self.files.insert(path.clone(), built.to_aterm_bytes());
@@ -69,8 +72,11 @@ fn three() -> (Files, StorePath, StorePath, StorePath) {
 fn loads_all_that_is_needed_with_inputs_first() {
     let (files, low, middle, top) = three();
     let closure = files.load(&[&top]).unwrap();
-    let order: Vec<&StorePath> =
-        closure.topological().iter().map(|&node| &closure.derivations()[node].path).collect();
+    let order: Vec<&StorePath> = closure
+        .topological()
+        .iter()
+        .map(|&node| &closure.derivations()[node].path)
+        .collect();
     assert_eq!(order, [&low, &middle, &top]);
     assert_eq!(files.load(&[&low]).unwrap().derivations().len(), 1);
     assert!(closure.get(&middle).is_some());
@@ -81,7 +87,10 @@ fn a_missing_file_is_named_with_who_needs_it() {
     let (mut files, low, middle, top) = three();
     files.files.remove(&low);
     let error = files.load(&[&middle, &top]).unwrap_err();
-    assert_eq!(error.to_string(), format!("`{low}` is missing, needed by `{}`", middle.min(top)));
+    assert_eq!(
+        error.to_string(),
+        format!("`{low}` is missing, needed by `{}`", middle.min(top))
+    );
 }
 
 #[test]
@@ -94,7 +103,11 @@ fn a_corrupt_file_is_named_with_the_chain_to_a_root() {
     let error = files.load(&[&top]).unwrap_err();
     let expected = format!("cannot use `{low}`, needed by `{middle}`, needed by `{top}`");
     assert_eq!(error.to_string(), expected);
-    let Error::Invalid { source: derivation::Error::Syntax { .. }, .. } = error else {
+    let Error::Invalid {
+        source: derivation::Error::Syntax { .. },
+        ..
+    } = error
+    else {
         panic!("{error:?}");
     };
 }
@@ -102,12 +115,18 @@ fn a_corrupt_file_is_named_with_the_chain_to_a_root() {
 #[test]
 fn a_wrong_output_path_deep_down_is_found() {
     let (path, bytes) = vector("bare");
-    let wrong = String::from_utf8(bytes).unwrap().replace("/bin/false", "/bin/wrong");
+    let wrong = String::from_utf8(bytes)
+        .unwrap()
+        .replace("/bin/false", "/bin/wrong");
     let wrong_path = path_of("bare", wrong.as_bytes());
     let mut files = Files::default();
     files.files.insert(wrong_path.clone(), wrong.into_bytes());
     let error = files.load(&[&wrong_path]).unwrap_err();
-    let Error::Invalid { source: derivation::Error::OutputPath { .. }, .. } = error else {
+    let Error::Invalid {
+        source: derivation::Error::OutputPath { .. },
+        ..
+    } = error
+    else {
         panic!("{error:?}");
     };
     assert_ne!(path, wrong_path);
@@ -122,7 +141,10 @@ fn a_cycle_names_its_members() {
     let Error::Cycle { members } = files.load(&[&top]).unwrap_err() else {
         panic!("not a cycle");
     };
-    assert_eq!(members.iter().collect::<BTreeSet<_>>(), BTreeSet::from([&low, &middle]));
+    assert_eq!(
+        members.iter().collect::<BTreeSet<_>>(),
+        BTreeSet::from([&low, &middle])
+    );
 }
 
 #[test]
@@ -131,8 +153,13 @@ fn loads_many_files_quickly() {
     let mut layer: Vec<StorePath> = Vec::new();
     for depth in 0..56 {
         let next = (0..500).map(|at| {
-            let inputs: Vec<(&StorePath, &[&str])> =
-                layer.iter().cycle().skip(at * 7).take(layer.len().min(3)).map(|input| (input, &["out"][..])).collect();
+            let inputs: Vec<(&StorePath, &[&str])> = layer
+                .iter()
+                .cycle()
+                .skip(at * 7)
+                .take(layer.len().min(3))
+                .map(|input| (input, &["out"][..]))
+                .collect();
             files.add(&format!("node-{depth}-{at}"), &["out"], &inputs)
         });
         layer = next.collect::<Vec<_>>();
