@@ -159,3 +159,88 @@ fn input(graph: &Graph, wanted: &Wanted) -> Result<Input, Error> {
     }
     Ok(Input { node, outputs })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::plan::closure::tests::Files;
+    use crate::plan::tests::{graph, wanted};
+
+    fn effect(
+        name: &str,
+        gate: &[&str],
+        after: &[&str],
+        needs: Vec<Wanted>,
+    ) -> crate::pipeline::Effect {
+        let names = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect();
+        crate::pipeline::Effect {
+            name: name.to_owned(),
+            command: vec!["/bin/true".to_owned()],
+            tools: Vec::new(),
+            environment: BTreeMap::new(),
+            after: names(after),
+            gate: names(gate),
+            secrets: BTreeMap::new(),
+            timeout: None,
+            needs,
+            sources: BTreeSet::new(),
+        }
+    }
+
+    fn connected(
+        effects: &dyn Fn(Wanted) -> Vec<crate::pipeline::Effect>,
+    ) -> Result<Effects, Error> {
+        let mut files = Files::default();
+        let server = files.add("server", &["out", "dev"], &[]);
+        let tool = files.add("tool", &["out"], &[]);
+        let pipeline = Pipeline {
+            name: "ci".to_owned(),
+            builds: [("server".to_owned(), wanted("server", &server, &["out"]))].into(),
+            effects: effects(wanted("tool", &tool, &[]))
+                .into_iter()
+                .map(|effect| (effect.name.clone(), effect))
+                .collect(),
+        };
+        let graph = graph(&files, &super::wanted(&pipeline));
+        Effects::new(&graph, &pipeline)
+    }
+
+    #[test]
+    fn effects_come_after_those_they_name_and_see_what_they_need() {
+        let effects = connected(&|tool| {
+            vec![
+                effect("announce", &["server"], &["deploy"], vec![]),
+                effect("deploy", &["server"], &[], vec![tool]),
+            ]
+        })
+        .unwrap()
+        .effects;
+        let names: Vec<&str> = effects.iter().map(|effect| effect.name.as_str()).collect();
+        assert_eq!(names, ["deploy", "announce"]);
+        assert_eq!(
+            effects[0].needs[0].outputs,
+            BTreeSet::from(["out".to_owned()])
+        );
+        assert_ne!(effects[0].needs[0].node, effects[0].gate["server"]);
+    }
+
+    #[test]
+    fn names_that_are_not_there_are_errors() {
+        let error = connected(&|_| vec![effect("deploy", &["sever"], &[], vec![])]).unwrap_err();
+        assert!(matches!(error, Error::UnknownBuild { ref build, .. } if build == "sever"));
+        let error = connected(&|_| vec![effect("deploy", &[], &["x"], vec![])]).unwrap_err();
+        assert!(matches!(error, Error::UnknownEffect { ref after, .. } if after == "x"));
+    }
+
+    #[test]
+    fn effects_that_wait_for_each_other_are_an_error() {
+        let error = connected(&|_| {
+            vec![
+                effect("a", &[], &["b"], vec![]),
+                effect("b", &[], &["a"], vec![]),
+            ]
+        })
+        .unwrap_err();
+        assert_eq!(error.to_string(), "effects wait for each other: a, b");
+    }
+}

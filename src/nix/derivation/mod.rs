@@ -77,9 +77,9 @@ pub enum Error {
         /// The output's name.
         output: String,
         /// What the file says.
-        declared: StorePath,
+        declared: Box<StorePath>,
         /// What follows from the file.
-        expected: StorePath,
+        expected: Box<StorePath>,
     },
     /// The variable named after an output does not hold its path.
     #[error("`{drv}`: variable `{output}` is `{found}` and should be `{expected}`")]
@@ -91,7 +91,7 @@ pub enum Error {
         /// The value, or nothing if there is no such variable.
         found: String,
         /// The output's path.
-        expected: StorePath,
+        expected: Box<StorePath>,
     },
     /// It declares paths although an input's are not known before it is built.
     #[error("`{drv}` declares output paths, but those of an input are not known before its build")]
@@ -113,7 +113,7 @@ pub enum Error {
         /// The file.
         drv: StorePath,
         /// The input.
-        input: StorePath,
+        input: Box<StorePath>,
         /// The output's name.
         output: String,
     },

@@ -78,7 +78,7 @@ fn check_inputs<'a>(
         {
             return Err(Error::NoSuchOutput {
                 drv: parsed.path.clone(),
-                input: path.clone(),
+                input: Box::new(path.clone()),
                 output: output.clone(),
             });
         }
@@ -96,8 +96,8 @@ fn check_path(
         Some(declared) if *declared != expected => Err(Error::OutputPath {
             drv: parsed.path.clone(),
             output: output.to_owned(),
-            declared: declared.clone(),
-            expected,
+            declared: Box::new(declared.clone()),
+            expected: Box::new(expected),
         }),
         _ => Ok(()),
     }
@@ -114,7 +114,7 @@ fn check_variable(parsed: &Parsed, output: &str, path: &StorePath) -> Result<(),
         found: found
             .map(|value| String::from_utf8_lossy(value).into_owned())
             .unwrap_or_default(),
-        expected: path.clone(),
+        expected: Box::new(path.clone()),
     })
 }
 

@@ -71,14 +71,14 @@ impl Recipe {
         let outputs = outputs(parsed)?;
         let fixed = outputs.values().any(|output| output.fixed.is_some());
         let rewrites = placeholders(&outputs);
-        let (environment, files) = Environment::new(cores)
+        let environment = Environment::new(cores)
             .attributes(parsed, build_dir, &rewrites)
             .finish(build_dir, fixed);
         let recipe = Self {
             builder: drv.builder().to_owned(),
             arguments: arguments(parsed, &rewrites),
-            environment: rewritten(environment, &rewrites),
-            files,
+            environment: rewritten(environment.variables, &rewrites),
+            files: environment.files,
             outputs,
             network: if fixed {
                 Network::Host
@@ -194,7 +194,7 @@ impl Environment {
         environment.set("PATH", "/path-not-set");
         environment.set("HOME", "/homeless-shelter");
         environment.set("NIX_STORE", STORE_DIR);
-        environment.set("NIX_BUILD_CORES", &cores.to_string());
+        environment.set("NIX_BUILD_CORES", cores.to_string());
         environment
     }
 
@@ -222,11 +222,7 @@ impl Environment {
         self
     }
 
-    fn finish(
-        mut self,
-        build_dir: &str,
-        fixed: bool,
-    ) -> (BTreeMap<Vec<u8>, Vec<u8>>, Vec<(String, Vec<u8>)>) {
+    fn finish(mut self, build_dir: &str, fixed: bool) -> Self {
         for name in ["NIX_BUILD_TOP", "TMPDIR", "TEMPDIR", "TMP", "TEMP", "PWD"] {
             self.set(name, build_dir);
         }
@@ -235,7 +231,7 @@ impl Environment {
         }
         self.set("NIX_LOG_FD", "2");
         self.set("TERM", "xterm-256color");
-        (self.variables, self.files)
+        self
     }
 }
 

@@ -63,7 +63,7 @@ pub enum Error {
         needed: Chain,
         /// What is wrong with it.
         #[source]
-        source: derivation::Error,
+        source: Box<derivation::Error>,
     },
     /// Derivations that need each other.
     #[error("derivations depend on each other in a cycle: {}", arrows(members))]
@@ -146,14 +146,14 @@ pub fn load<'a>(
     }
     if let Some((position, source)) = check(&nodes, &edges, threads) {
         let drv = nodes[position].path.clone();
-        return Err(Problem::Invalid(source).into_error(&nodes, &roots, drv));
+        return Err(Problem::Invalid(Box::new(source)).into_error(&nodes, &roots, drv));
     }
     Ok(Closure { nodes, topological })
 }
 
 enum Problem {
     Source(SourceError),
-    Invalid(derivation::Error),
+    Invalid(Box<derivation::Error>),
 }
 
 impl Problem {
@@ -240,8 +240,12 @@ fn read(roots: &BTreeSet<StorePath>, source: &impl Source, threads: NonZeroUsize
 /// A file under a wrong name is followed all the same: only so can a cycle be seen as one.
 fn read_one(drv: &StorePath, source: &impl Source) -> Result<(Parsed, Option<Problem>), Problem> {
     let bytes = source.read(drv).map_err(Problem::Source)?;
-    let parsed = derivation::decode(drv, &bytes).map_err(Problem::Invalid)?;
-    let problem = parsed.check_path(&bytes).err().map(Problem::Invalid);
+    let parsed =
+        derivation::decode(drv, &bytes).map_err(|error| Problem::Invalid(Box::new(error)))?;
+    let problem = parsed
+        .check_path(&bytes)
+        .err()
+        .map(|error| Problem::Invalid(Box::new(error)));
     Ok((parsed, problem))
 }
 
@@ -264,9 +268,9 @@ impl Edges {
             let inputs: Vec<usize> = paths
                 .filter_map(|path| positions.get(path).copied())
                 .collect();
-            inputs
-                .iter()
-                .for_each(|&input| dependents[input].push(position));
+            for &input in &inputs {
+                dependents[input].push(position);
+            }
             inputs
         });
         let inputs = inputs.collect();

@@ -103,13 +103,13 @@ fn a_corrupt_file_is_named_with_the_chain_to_a_root() {
     let error = files.load(&[&top]).unwrap_err();
     let expected = format!("cannot use `{low}`, needed by `{middle}`, needed by `{top}`");
     assert_eq!(error.to_string(), expected);
-    let Error::Invalid {
-        source: derivation::Error::Syntax { .. },
-        ..
-    } = error
-    else {
-        panic!("{error:?}");
+    let Error::Invalid { source, .. } = error else {
+        panic!("{error:?}")
     };
+    assert!(
+        matches!(*source, derivation::Error::Syntax { .. }),
+        "{source:?}"
+    );
 }
 
 #[test]
@@ -122,13 +122,13 @@ fn a_wrong_output_path_deep_down_is_found() {
     let mut files = Files::default();
     files.files.insert(wrong_path.clone(), wrong.into_bytes());
     let error = files.load(&[&wrong_path]).unwrap_err();
-    let Error::Invalid {
-        source: derivation::Error::OutputPath { .. },
-        ..
-    } = error
-    else {
-        panic!("{error:?}");
+    let Error::Invalid { source, .. } = error else {
+        panic!("{error:?}")
     };
+    assert!(
+        matches!(*source, derivation::Error::OutputPath { .. }),
+        "{source:?}"
+    );
     assert_ne!(path, wrong_path);
 }
 
@@ -145,27 +145,4 @@ fn a_cycle_names_its_members() {
         members.iter().collect::<BTreeSet<_>>(),
         BTreeSet::from([&low, &middle])
     );
-}
-
-#[test]
-fn loads_many_files_quickly() {
-    let mut files = Files::default();
-    let mut layer: Vec<StorePath> = Vec::new();
-    for depth in 0..56 {
-        let next = (0..500).map(|at| {
-            let inputs: Vec<(&StorePath, &[&str])> = layer
-                .iter()
-                .cycle()
-                .skip(at * 7)
-                .take(layer.len().min(3))
-                .map(|input| (input, &["out"][..]))
-                .collect();
-            files.add(&format!("node-{depth}-{at}"), &["out"], &inputs)
-        });
-        layer = next.collect::<Vec<_>>();
-    }
-    let start = std::time::Instant::now();
-    let closure = files.load(&layer.iter().collect::<Vec<_>>()).unwrap();
-    assert!(closure.derivations().len() > 20_000);
-    assert!(start.elapsed().as_secs() < 5, "{:?}", start.elapsed());
 }

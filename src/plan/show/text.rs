@@ -22,10 +22,9 @@ pub fn text(view: &View<'_>, detail: Detail) -> String {
         &lines(view, &refused),
         Detail::All,
     );
-    let build: Vec<NodeIndex> = view.plan.order.iter().copied().collect();
-    let build: Vec<NodeIndex> = build
-        .into_iter()
-        .filter(|node| !refused.contains(node))
+    let order = view.plan.order.iter().copied();
+    let build: Vec<NodeIndex> = order
+        .filter(|node| matches!(view.plan.node(*node).decision, Decision::Build(_)))
         .collect();
     section(
         &mut text,
