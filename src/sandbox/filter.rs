@@ -5,8 +5,8 @@
 //! extended attributes is answered ENOTSUP, as on a file system that has none: they are lost in an
 //! archive, so nothing may come to depend on them.
 //!
-//! A filter sees call numbers, which differ by architecture: one block for each that a builder on
-//! `x86_64` or `aarch64` may use. x32 calls come as `x86_64` with one more bit in the number.
+//! A filter sees call numbers, which differ by architecture: one block for each that a builder may
+//! use. x32 calls come as `x86_64` with one more bit in the number.
 
 use libc::sock_filter;
 
@@ -20,7 +20,9 @@ struct Calls {
     attributes: &'static [u32],
 }
 
-const CALLS: [Calls; 4] = [
+/// A machine runs programs of its own word size and of the half.
+#[cfg(target_arch = "x86_64")]
+const CALLS: [Calls; 2] = [
     Calls {
         architecture: 0xc000_003e, // x86_64: chmod, fchmod, fchmodat, fchmodat2
         modes: &[(90, 1), (91, 1), (268, 2), (452, 2)],
@@ -31,6 +33,9 @@ const CALLS: [Calls; 4] = [
         modes: &[(15, 1), (94, 1), (306, 2), (452, 2)],
         attributes: &[226, 227, 228, 463],
     },
+];
+#[cfg(target_arch = "aarch64")]
+const CALLS: [Calls; 2] = [
     Calls {
         architecture: 0xc000_00b7, // aarch64, which has no chmod
         modes: &[(52, 1), (53, 2), (452, 2)],
@@ -47,7 +52,7 @@ const CALLS: [Calls; 4] = [
 const X32: u32 = 0x4000_0000;
 const SET_IDS: u32 = libc::S_ISUID | libc::S_ISGID;
 
-/// Offsets in `struct seccomp_data`; an argument's low half comes first on all four.
+/// Offsets in `struct seccomp_data`; an argument's low half comes first on all of them.
 const NUMBER: u32 = 0;
 const ARCHITECTURE: u32 = 4;
 const ARGUMENTS: u32 = 16;

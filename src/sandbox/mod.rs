@@ -22,6 +22,8 @@
 //! The callers must be single-threaded: a child continues with a copy of one thread only, so a
 //! lock that another thread holds is held for ever.
 //!
+//! The kernel must be Linux 5.12 or newer (`mount_setattr`).
+//!
 //! Left out: cgroups, Landlock, and seccomp beyond Nix's own rules. With user namespaces a caller
 //! without privilege first becomes root in one of its own ([`ids::enter_user_namespace`]).
 
@@ -213,7 +215,7 @@ pub enum Identity {
     },
 }
 
-/// How the kernel presents itself. Addresses are never randomized.
+/// How the kernel presents itself. Addresses are not randomized, where that can be had.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Personality {
     /// Whether it calls itself a 32-bit machine, so that `uname -m` says `i686`: for builds of

@@ -143,8 +143,11 @@ pub(super) fn limit(personality: Personality) -> Result<(), Error> {
     )
     .map_err(Error::at(Step::CoreLimit, SELF))?;
     let machine = if personality.linux32 { PER_LINUX32 } else { 0 };
-    let persona = machine | libc::ADDR_NO_RANDOMIZE;
-    sys::personality(persona).map_err(Error::at(Step::Personality, format!("{persona:#x}")))?;
+    if personality.linux32 {
+        sys::personality(machine).map_err(Error::at(Step::Personality, "linux32"))?;
+    }
+    // Containers may forbid this one; as for Nix it is worth a try and no more.
+    sys::personality(machine | libc::ADDR_NO_RANDOMIZE).ok();
     rustix::thread::set_no_new_privs(true).map_err(Error::at(Step::NoNewPrivileges, SELF))
 }
 
