@@ -19,9 +19,9 @@ use crate::agent::room::{self, BUILD_DIR, Network, Program, Room, RoomError, Slo
 use crate::agent::watch::{End, Limits, Watch, WatchError};
 use crate::agent::{Agent, Shape};
 use crate::event::Failure;
-use crate::nix::derivation::{self, Parsed, Recipe, Systems};
-use crate::nix::{Derivation, StorePath};
-use crate::sandbox::{self, Exit, Filter, Personality};
+use crate::nix::StorePath;
+use crate::nix::derivation::{self, Kvm, Level, Parsed, Recipe, Systems};
+use crate::sandbox::{self, Addresses, Exit, Filter, Linux32, Personality};
 use crate::store::{Attempt, Durability, LogWriter, PathInfo, Slot};
 use crate::tunnel::{BuildJob, BuildResult, FromAgent, MachineError};
 
@@ -93,7 +93,7 @@ impl Agent {
         result
     }
 
-    fn read_derivation(&self, path: &StorePath) -> Result<Derivation, Stop> {
+    fn read_derivation(&self, path: &StorePath) -> Result<Parsed, Stop> {
         let missing = || Stop::Result(BuildResult::StoreLost { missing: path.clone() });
         let place = self.store.dir().real(path);
         let bytes = match fs_err::read(&place) {
@@ -101,15 +101,19 @@ impl Agent {
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Err(missing()),
             Err(error) => return Err(machine(error)),
         };
-        let Parsed { derivation, .. } = derivation::parse(path, &bytes).map_err(machine)?;
-        if let Some(reason) = derivation::unsupported(&derivation, &Systems::of_this_machine()) {
+        let parsed = derivation::parse(path, &bytes).map_err(machine)?;
+        // Whether this machine can run it was decided when the plan was made; what no machine of
+        // ours builds is refused here too, because a plan may be older than the agent.
+        let systems = Systems::x86_64_linux(Level::V3, Kvm::Usable);
+        if let Some(reason) = derivation::unsupported(&parsed.derivation, &systems) {
             return Err(failed(Failure::Refused { reason: reason.to_string() }));
         }
-        Ok(derivation)
+        Ok(parsed)
     }
 
     /// Returns the closure of the wanted outputs of every input, and of the sources.
-    fn input_closure(&mut self, drv: &Derivation) -> Result<BTreeMap<StorePath, PathInfo>, Stop> {
+    fn input_closure(&mut self, parsed: &Parsed) -> Result<BTreeMap<StorePath, PathInfo>, Stop> {
+        let drv = &parsed.derivation;
         let mut roots: BTreeSet<StorePath> = drv.input_sources().clone();
         for (input, wanted) in drv.input_derivations() {
             let declared = self.store.derivation_outputs(input).map_err(machine)?;
@@ -179,8 +183,8 @@ impl Agent {
         let slot = self.slot(job.slot)?;
         let user = self.users.acquire(slot.number).map_err(machine)?;
         let network = match recipe.network {
-            derivation::Network::Private => Network::Private,
-            derivation::Network::Open => Network::Open,
+            derivation::Network::Isolated => Network::Private,
+            derivation::Network::Host => Network::Open,
         };
         let transient = network == Network::Open;
         let files = recipe
@@ -202,7 +206,7 @@ impl Agent {
             path: recipe.builder.as_bytes().to_vec(),
             arguments: recipe.arguments.clone(),
             environment: recipe.environment.clone(),
-            personality: Personality { linux32: recipe.linux32 },
+            personality: personality(recipe.personality),
             filter: Filter::Nix,
         };
         let mut log = LogWriter::create(self.store.dir(), &job.drv).map_err(machine)?;
@@ -292,6 +296,14 @@ impl Agent {
         rustix::fs::statvfs(self.store.dir().store())
             .is_ok_and(|disk| disk.f_bavail * disk.f_frsize < 8 << 20)
     }
+}
+
+fn personality(wanted: derivation::Personality) -> Personality {
+    let linux32 = match wanted {
+        derivation::Personality::Native => Linux32::No,
+        derivation::Personality::Linux32 => Linux32::Yes,
+    };
+    Personality { linux32, addresses: Addresses::Fixed }
 }
 
 /// Why nothing more can be said of a process in a room.

@@ -13,7 +13,7 @@ use crate::agent::watch::{End, Limits};
 use crate::agent::{Agent, SECRETS, Shape};
 use crate::event::Failure;
 use crate::nix::StorePath;
-use crate::sandbox::{Exit, Filter, Personality};
+use crate::sandbox::{Addresses, Exit, Filter, Linux32, Personality};
 use crate::store::{Attempt, Durability, Slot};
 use crate::tunnel::{EffectJob, EffectResult, FromAgent, MachineError};
 
@@ -101,7 +101,7 @@ impl Agent {
                 .iter()
                 .map(|(name, value)| (name.as_bytes().to_vec(), value.as_bytes().to_vec()))
                 .collect(),
-            personality: Personality { linux32: false },
+            personality: Personality { linux32: Linux32::No, addresses: Addresses::Randomized },
             filter: Filter::None,
         };
         let limits = Limits { timeout: job.timeout, silence: job.silence };
