@@ -4,6 +4,8 @@
 //! re-exported here under Nix's own names; the rest of the program knows them from here only.
 //! The logical store directory is always `/nix/store`.
 
+pub mod nar;
+pub mod refscan;
 pub mod text;
 pub mod wanted;
 
