@@ -33,18 +33,23 @@ fn visit(graph: &Graph, valid: &BTreeSet<StorePath>) -> Vec<Decided> {
         .collect();
     while let Some((wanter, index, outputs)) = requests.pop() {
         let decided = &mut nodes[index.0];
+        let first = decided.wanted_by.is_empty();
         decided.wanted_by.push(wanter);
+        if !first && outputs.is_subset(&decided.wanted) {
+            continue;
+        }
         decided.wanted.extend(outputs.iter().cloned());
         let was_build = decided.decision.missing().is_some();
-        let missing = missing(graph.node(index), &decided.wanted, valid);
+        let node = graph.node(index);
+        let missing = missing(node, &decided.wanted, valid);
         if missing.is_empty() {
             decided.decision = Decision::Valid;
             continue;
         }
         decided.decision = Decision::Build(Missing(missing));
         if !was_build {
-            let inputs = graph.node(index).inputs.iter();
-            requests.extend(inputs.map(|input| (Wanter::Node(index), input.node, &input.outputs)));
+            let inputs = node.inputs();
+            requests.extend(inputs.map(|input| (Wanter::Node(index), input.node, input.outputs)));
         }
     }
     for decided in &mut nodes {
@@ -96,7 +101,7 @@ fn refuse(graph: &Graph, nodes: &mut [Decided], systems: &Systems) {
 fn connect(graph: &Graph, nodes: &mut [Decided]) {
     for (index, node) in graph.nodes() {
         if nodes[index.0].decision.missing().is_some() {
-            let inputs = node.inputs.iter().map(|input| input.node);
+            let inputs = node.inputs().map(|input| input.node);
             nodes[index.0].waits_for = inputs
                 .filter(|input| nodes[input.0].decision.missing().is_some())
                 .collect();
@@ -117,8 +122,7 @@ fn imports(graph: &Graph, build: &[NodeIndex], valid: &BTreeSet<StorePath>) -> B
         // A `.drv` file refers to its sources, so none can be registered without them.
         imports.extend(node.parsed.derivation.input_sources().iter().cloned());
         waiting.extend(
-            node.inputs
-                .iter()
+            node.inputs()
                 .map(|input| input.node)
                 .filter(|node| seen.insert(*node)),
         );

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use crate::nix::{Outputs, StorePath, Wanted};
 use crate::pipeline::Pipeline;
 use crate::plan::NodeIndex;
-use crate::plan::graph::{self, Graph, Input};
+use crate::plan::graph::{self, Graph};
 
 /// The effects of a pipeline, each connected to the graph.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -24,9 +24,18 @@ pub struct Effect {
     /// Effects that must have succeeded before.
     pub after: BTreeSet<String>,
     /// What it refers to: built before, and visible to it with all it refers to.
-    pub needs: Vec<Input>,
+    pub needs: Vec<Need>,
     /// Store paths without a derivation that it refers to: imported before, and visible to it.
     pub sources: BTreeSet<StorePath>,
+}
+
+/// What an effect refers to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Need {
+    /// The derivation.
+    pub node: NodeIndex,
+    /// Its outputs, by name.
+    pub outputs: BTreeSet<String>,
 }
 
 /// Why effects cannot be connected.
@@ -117,7 +126,7 @@ fn connect(
                 effect: effect.name.clone(),
                 build: name.clone(),
             })?;
-        Ok((name.clone(), input(graph, build)?.node))
+        Ok((name.clone(), need(graph, build)?.node))
     });
     Ok(Effect {
         name: effect.name.clone(),
@@ -126,13 +135,13 @@ fn connect(
         needs: effect
             .needs
             .iter()
-            .map(|need| input(graph, need))
+            .map(|wanted| need(graph, wanted))
             .collect::<Result<_, Error>>()?,
         sources: effect.sources.clone(),
     })
 }
 
-fn input(graph: &Graph, wanted: &Wanted) -> Result<Input, Error> {
+fn need(graph: &Graph, wanted: &Wanted) -> Result<Need, Error> {
     let name = || wanted.name.clone();
     let drv = || wanted.drv.clone();
     let node = graph
@@ -157,7 +166,7 @@ fn input(graph: &Graph, wanted: &Wanted) -> Result<Input, Error> {
         }
         .into());
     }
-    Ok(Input { node, outputs })
+    Ok(Need { node, outputs })
 }
 
 #[cfg(test)]

@@ -25,18 +25,30 @@ pub struct Node {
     /// The file.
     pub parsed: Arc<Parsed>,
     /// What it needs, in the order of paths.
-    pub inputs: Vec<Input>,
+    inputs: Vec<NodeIndex>,
     /// Who needs it, in the order of paths.
     pub dependents: Vec<NodeIndex>,
 }
 
 /// What a derivation needs of another.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Input {
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Input<'a> {
     /// The other.
     pub node: NodeIndex,
     /// The outputs it needs.
-    pub outputs: BTreeSet<String>,
+    pub outputs: &'a BTreeSet<String>,
+}
+
+impl Node {
+    /// What it needs, in the order of paths.
+    pub fn inputs(&self) -> impl ExactSizeIterator<Item = Input<'_>> {
+        let wanted = self.parsed.derivation.input_derivations().values();
+        let both = self.inputs.iter().zip(wanted);
+        both.map(|(&node, wanted)| Input {
+            node,
+            outputs: wanted.outputs(),
+        })
+    }
 }
 
 /// What the user or the pipeline wants.
@@ -92,15 +104,21 @@ impl Graph {
         let mut nodes: Vec<Node> = closure
             .derivations()
             .iter()
-            .map(|parsed| Node {
+            .enumerate()
+            .map(|(position, parsed)| Node {
                 parsed: parsed.clone(),
-                inputs: inputs(closure, parsed),
+                inputs: closure
+                    .inputs(position)
+                    .iter()
+                    .copied()
+                    .map(NodeIndex)
+                    .collect(),
                 dependents: Vec::new(),
             })
             .collect();
         for dependent in 0..nodes.len() {
             for at in 0..nodes[dependent].inputs.len() {
-                let input = nodes[dependent].inputs[at].node;
+                let input = nodes[dependent].inputs[at];
                 nodes[input.0].dependents.push(NodeIndex(dependent));
             }
         }
@@ -174,16 +192,6 @@ impl Graph {
         });
         paths.cloned().collect()
     }
-}
-
-fn inputs(closure: &Closure, parsed: &Parsed) -> Vec<Input> {
-    let wanted = parsed.derivation.input_derivations().iter();
-    wanted
-        .map(|(path, input)| Input {
-            node: NodeIndex(closure.position(path).expect("a loaded closure is whole")),
-            outputs: input.outputs().clone(),
-        })
-        .collect()
 }
 
 fn root(closure: &Closure, wanted: &Wanted) -> Result<Root, Error> {

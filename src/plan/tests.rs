@@ -179,8 +179,8 @@ fn naive(graph: &Graph, valid: &BTreeSet<StorePath>) -> BTreeSet<NodeIndex> {
     loop {
         let members = build
             .iter()
-            .flat_map(|node: &NodeIndex| graph.node(*node).inputs.iter());
-        let requests = members.map(|input| (input.node, &input.outputs));
+            .flat_map(|node: &NodeIndex| graph.node(*node).inputs());
+        let requests = members.map(|input| (input.node, input.outputs));
         let roots = graph.roots().iter().map(|root| (root.node, &root.outputs));
         let found: BTreeSet<NodeIndex> = roots
             .chain(requests)

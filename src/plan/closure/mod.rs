@@ -5,7 +5,7 @@
 
 mod drain;
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::fmt;
 use std::num::NonZeroUsize;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -97,6 +97,8 @@ fn arrows(members: &[StorePath]) -> String {
 #[derive(Debug, Clone, Default)]
 pub struct Closure {
     nodes: Vec<Arc<Parsed>>,
+    /// Positions of each node's inputs, in the order of their paths.
+    inputs: Vec<Vec<usize>>,
     /// Positions in `nodes`, inputs before dependents.
     topological: Vec<usize>,
 }
@@ -105,6 +107,11 @@ impl Closure {
     /// Every derivation, sorted by path.
     pub fn derivations(&self) -> &[Arc<Parsed>] {
         &self.nodes
+    }
+
+    /// The positions of a derivation's inputs, in the order of their paths.
+    pub fn inputs(&self, position: usize) -> &[usize] {
+        &self.inputs[position]
     }
 
     /// Positions in [`Closure::derivations`], inputs before dependents.
@@ -137,9 +144,7 @@ pub fn load<'a>(
 ) -> Result<Closure, Error> {
     let roots: BTreeSet<StorePath> = roots.into_iter().cloned().collect();
     let mut found = read(&roots, source, threads);
-    found.nodes.sort_by(|a, b| a.path.cmp(&b.path));
-    let nodes: Vec<Arc<Parsed>> = found.nodes.into_iter().map(Arc::new).collect();
-    let edges = Edges::of(&nodes);
+    let (nodes, edges) = found.connect();
     let topological = edges.topological(&nodes)?;
     if let Some((drv, problem)) = found.problems.pop_first() {
         return Err(problem.into_error(&nodes, &roots, drv));
@@ -148,7 +153,11 @@ pub fn load<'a>(
         let drv = nodes[position].path.clone();
         return Err(Problem::Invalid(Box::new(source)).into_error(&nodes, &roots, drv));
     }
-    Ok(Closure { nodes, topological })
+    Ok(Closure {
+        nodes,
+        inputs: edges.inputs,
+        topological,
+    })
 }
 
 enum Problem {
@@ -201,23 +210,75 @@ fn chain(nodes: &[Arc<Parsed>], roots: &BTreeSet<StorePath>, drv: &StorePath) ->
     Chain(above.map(|dependent| (*dependent).clone()).collect())
 }
 
+/// What reading found. Files are numbered as they are first named: looking every input up again
+/// afterwards would cost more than reading it.
 #[derive(Default)]
 struct Found {
-    nodes: Vec<Parsed>,
+    numbers: HashMap<StorePath, usize>,
+    /// Files with the numbers of their inputs, in the order of paths.
+    files: Vec<(Parsed, Vec<usize>)>,
     problems: BTreeMap<StorePath, Problem>,
-    seen: HashSet<StorePath>,
+}
+
+impl Found {
+    /// The file's number, and whether it is new.
+    fn number(&mut self, drv: &StorePath) -> (usize, bool) {
+        if let Some(&number) = self.numbers.get(drv) {
+            return (number, false);
+        }
+        let number = self.numbers.len();
+        self.numbers.insert(drv.clone(), number);
+        (number, true)
+    }
+
+    fn add(&mut self, parsed: Parsed, next: &mut Vec<StorePath>) {
+        let mut inputs = Vec::with_capacity(parsed.derivation.input_derivations().len());
+        for input in parsed.derivation.input_derivations().keys() {
+            let (number, new) = self.number(input);
+            inputs.push(number);
+            if new {
+                next.push(input.clone());
+            }
+        }
+        self.files.push((parsed, inputs));
+    }
+
+    /// The files by path, and how they hang together.
+    fn connect(&mut self) -> (Vec<Arc<Parsed>>, Edges) {
+        let mut files = std::mem::take(&mut self.files);
+        files.sort_by(|(a, _), (b, _)| a.path.cmp(&b.path));
+        let mut positions = vec![None; self.numbers.len()];
+        for (position, (parsed, _)) in files.iter().enumerate() {
+            positions[self.numbers[&parsed.path]] = Some(position);
+        }
+        let mut dependents = vec![Vec::new(); files.len()];
+        let mut nodes = Vec::with_capacity(files.len());
+        let mut inputs = Vec::with_capacity(files.len());
+        for (position, (parsed, numbers)) in files.into_iter().enumerate() {
+            let found: Vec<usize> = numbers
+                .iter()
+                .filter_map(|&number| positions[number])
+                .collect();
+            for &input in &found {
+                dependents[input].push(position);
+            }
+            nodes.push(Arc::new(parsed));
+            inputs.push(found);
+        }
+        (nodes, Edges { inputs, dependents })
+    }
 }
 
 fn read(roots: &BTreeSet<StorePath>, source: &impl Source, threads: NonZeroUsize) -> Found {
-    let found = Found {
-        seen: roots.iter().cloned().collect(),
-        ..Found::default()
-    };
+    let mut found = Found::default();
+    for root in roots {
+        found.number(root);
+    }
     let found = Mutex::new(found);
     drain(threads, roots.iter().cloned().collect(), |drv, next| {
-        let parsed = read_one(&drv, source);
+        let read = read_one(&drv, source);
         let mut found = found.lock().unwrap_or_else(PoisonError::into_inner);
-        let (parsed, problem) = match parsed {
+        let (parsed, problem) = match read {
             Ok((parsed, problem)) => (Some(parsed), problem),
             Err(problem) => (None, Some(problem)),
         };
@@ -225,13 +286,7 @@ fn read(roots: &BTreeSet<StorePath>, source: &impl Source, threads: NonZeroUsize
             found.problems.insert(drv, problem);
         }
         if let Some(parsed) = parsed {
-            for input in parsed.derivation.input_derivations().keys() {
-                if !found.seen.contains(input) {
-                    found.seen.insert(input.clone());
-                    next.push(input.clone());
-                }
-            }
-            found.nodes.push(parsed);
+            found.add(parsed, next);
         }
     });
     found.into_inner().unwrap_or_else(PoisonError::into_inner)
@@ -256,27 +311,6 @@ struct Edges {
 }
 
 impl Edges {
-    fn of(nodes: &[Arc<Parsed>]) -> Self {
-        let positions: HashMap<&StorePath, usize> = nodes
-            .iter()
-            .enumerate()
-            .map(|(position, parsed)| (&parsed.path, position))
-            .collect();
-        let mut dependents = vec![Vec::new(); nodes.len()];
-        let inputs = nodes.iter().enumerate().map(|(position, parsed)| {
-            let paths = parsed.derivation.input_derivations().keys();
-            let inputs: Vec<usize> = paths
-                .filter_map(|path| positions.get(path).copied())
-                .collect();
-            for &input in &inputs {
-                dependents[input].push(position);
-            }
-            inputs
-        });
-        let inputs = inputs.collect();
-        Self { inputs, dependents }
-    }
-
     fn topological(&self, nodes: &[Arc<Parsed>]) -> Result<Vec<usize>, Error> {
         let mut waiting: Vec<usize> = self.inputs.iter().map(Vec::len).collect();
         let mut order: Vec<usize> = (0..nodes.len())
@@ -343,11 +377,10 @@ fn check(
         .collect();
     drain(threads, ready, |node: usize, next| {
         let inputs = &edges.inputs[node];
+        let paths: Vec<&StorePath> = nodes[node].derivation.input_derivations().keys().collect();
         let checked = derivation::check_outputs(&nodes[node], |path| {
-            let position = inputs
-                .binary_search_by(|&input| nodes[input].path.cmp(path))
-                .ok()?;
-            let input = inputs[position];
+            // The closure is whole here, so both lists have the same length and order.
+            let input = inputs[paths.binary_search(&path).ok()?];
             Some(Input {
                 parsed: &nodes[input],
                 modulo: *modulos[input].get()?,

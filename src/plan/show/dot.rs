@@ -26,7 +26,7 @@ pub fn dot(view: &View<'_>, detail: Detail) -> String {
         );
     }
     for &node in &shown {
-        let inputs = view.graph.node(node).inputs.iter();
+        let inputs = view.graph.node(node).inputs();
         for input in inputs.filter(|input| shown.contains(&input.node)) {
             let outputs = input
                 .outputs

@@ -185,7 +185,10 @@ fn node<'a>(view: &View<'a>, index: NodeIndex, node: &'a Node) -> NodeDocument<'
             .iter()
             .map(|(name, path)| (name.as_str(), path.as_ref().map(ToString::to_string)))
             .collect(),
-        inputs: inputs(view, &node.inputs),
+        inputs: node
+            .inputs()
+            .map(|input| self::input(view, input))
+            .collect(),
         sources: parsed
             .derivation
             .input_sources()
@@ -201,12 +204,11 @@ fn node<'a>(view: &View<'a>, index: NodeIndex, node: &'a Node) -> NodeDocument<'
     }
 }
 
-fn inputs<'a>(view: &View<'a>, inputs: &'a [Input]) -> Vec<InputDocument<'a>> {
-    let document = |input: &'a Input| InputDocument {
+fn input<'a>(view: &View<'_>, input: Input<'a>) -> InputDocument<'a> {
+    InputDocument {
         drv: drv(view, input.node),
-        outputs: &input.outputs,
-    };
-    inputs.iter().map(document).collect()
+        outputs: input.outputs,
+    }
 }
 
 fn effect<'a>(view: &View<'a>, effect: &'a effects::Effect) -> EffectDocument<'a> {
@@ -218,7 +220,19 @@ fn effect<'a>(view: &View<'a>, effect: &'a effects::Effect) -> EffectDocument<'a
             .map(|(name, &node)| (name.as_str(), drv(view, node)))
             .collect(),
         after: &effect.after,
-        needs: inputs(view, &effect.needs),
+        needs: effect
+            .needs
+            .iter()
+            .map(|need| {
+                input(
+                    view,
+                    Input {
+                        node: need.node,
+                        outputs: &need.outputs,
+                    },
+                )
+            })
+            .collect(),
         sources: effect.sources.iter().map(ToString::to_string).collect(),
     }
 }
