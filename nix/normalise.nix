@@ -13,8 +13,8 @@ describe:
 pipelines:
 let
   inherit (builtins)
-    attrNames attrValues concatLists concatMap concatStringsSep elem filter functionArgs
-    getContext intersectAttrs isAttrs isFunction isInt isList isPath isString listToAttrs
+    attrNames attrValues concatMap concatStringsSep elem filter functionArgs
+    getContext intersectAttrs isAttrs isFunction isInt isList isPath isString
     mapAttrs match replaceStrings toXML typeOf unsafeDiscardStringContext;
 
   fault = at: message: [ { inherit at message; } ];
@@ -117,7 +117,10 @@ let
       after = map unsafeDiscardStringContext (effect.after or [ ]);
       gate = if effect ? gate then map unsafeDiscardStringContext effect.gate else null;
       secrets = mapAttrs (_: secret: { env = null; file = null; } // mapAttrs (_: unsafeDiscardStringContext) secret) (effect.secrets or { });
-      timeout = if isString (effect.timeout or null) then unsafeDiscardStringContext effect.timeout else effect.timeout or null;
+      timeout =
+        if !(effect ? timeout) then null
+        else if isInt effect.timeout then { seconds = effect.timeout; }
+        else { text = unsafeDiscardStringContext effect.timeout; };
       needs = map (drv: {
         inherit drv;
         outputs = context.${drv}.outputs or [ ];

@@ -2,6 +2,13 @@
 //!
 //! Design §6. This module does no I/O: `eval` hands it JSON, it hands back a [`Pipeline`] or says
 //! which field of which effect is wrong.
+//!
+//! The shape of the fields is checked in Nix, by `nix/normalise.nix`, which alone can see string
+//! context; what spans several of them (unknown names, cycles, durations) is checked in [`read`].
+
+pub mod duration;
+pub mod order;
+pub mod read;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -9,6 +16,8 @@ use std::time::Duration;
 use serde::Serialize;
 
 use crate::nix::{StorePath, Wanted};
+
+pub use read::{Answer, Error, Fault, Read, from_json};
 
 /// Named builds and effects.
 #[derive(Debug, Clone, PartialEq, Serialize)]
