@@ -38,7 +38,19 @@ mod tests {
 
     #[test]
     fn rejects_everything_else() {
-        for text in ["", "10", "m", "10x", "30m1h", "1m1m", "-1s", "0s", "1 m", "99999999999999999d", "1µ"] {
+        for text in [
+            "",
+            "10",
+            "m",
+            "10x",
+            "30m1h",
+            "1m1m",
+            "-1s",
+            "0s",
+            "1 m",
+            "99999999999999999d",
+            "1µ",
+        ] {
             assert_eq!(parse(text), None, "{text}");
         }
     }

@@ -13,11 +13,10 @@ pub mod read;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
+pub use read::{Answer, Error, Fault, Read, from_json};
 use serde::Serialize;
 
 use crate::nix::{StorePath, Wanted};
-
-pub use read::{Answer, Error, Fault, Read, from_json};
 
 /// Named builds and effects.
 #[derive(Debug, Clone, PartialEq, Serialize)]

@@ -27,7 +27,10 @@ fn walk<'a>(
             continue;
         };
         if let Some(begin) = path.iter().position(|(name, _)| name == next) {
-            let mut names: Vec<_> = path[begin..].iter().map(|(name, _)| (*name).into()).collect();
+            let mut names: Vec<_> = path[begin..]
+                .iter()
+                .map(|(name, _)| (*name).into())
+                .collect();
             names.push(next.clone());
             return Some(names);
         }
@@ -55,12 +58,23 @@ mod tests {
 
     #[test]
     fn names_the_cycle_alone() {
-        assert_eq!(find(&[("a", &["b"]), ("b", &["c"]), ("c", &["b"])]).unwrap(), "b c b");
+        assert_eq!(
+            find(&[("a", &["b"]), ("b", &["c"]), ("c", &["b"])]).unwrap(),
+            "b c b"
+        );
         assert_eq!(find(&[("a", &["a"])]).unwrap(), "a a");
     }
 
     #[test]
     fn accepts_diamonds_and_unknown_names() {
-        assert_eq!(find(&[("a", &["b", "c"]), ("b", &["d"]), ("c", &["d"]), ("d", &["x"])]), None);
+        assert_eq!(
+            find(&[
+                ("a", &["b", "c"]),
+                ("b", &["d"]),
+                ("c", &["d"]),
+                ("d", &["x"])
+            ]),
+            None
+        );
     }
 }

@@ -60,7 +60,10 @@ pub enum Error {
         names: Vec<String>,
     },
     /// It asks for facts that are not known.
-    #[error("pipeline `{name}` needs {}, which is not known here", quoted("the fact ", facts))]
+    #[error(
+        "pipeline `{name}` needs {}, which is not known here",
+        quoted("the fact ", facts)
+    )]
     MissingFacts {
         /// The pipeline.
         name: String,
@@ -78,7 +81,11 @@ pub enum Error {
 }
 
 fn quoted(before: &str, names: &[String]) -> String {
-    names.iter().map(|name| format!("{before}`{name}`")).collect::<Vec<_>>().join(" and ")
+    names
+        .iter()
+        .map(|name| format!("{before}`{name}`"))
+        .collect::<Vec<_>>()
+        .join(" and ")
 }
 
 fn listed(names: &[String]) -> String {
@@ -89,7 +96,11 @@ fn listed(names: &[String]) -> String {
 }
 
 fn joined(faults: &[Fault]) -> String {
-    faults.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ")
+    faults
+        .iter()
+        .map(ToString::to_string)
+        .collect::<Vec<_>>()
+        .join("; ")
 }
 
 /// What the normaliser says.
@@ -173,30 +184,47 @@ pub fn from_json(name: &str, json: &[u8]) -> Result<Read, Error> {
     let answer: Answer = serde_json::from_slice(json).map_err(Error::Json)?;
     let name = name.to_owned();
     if answer.version != VERSION {
-        return Err(Error::Version { version: answer.version });
+        return Err(Error::Version {
+            version: answer.version,
+        });
     }
     if !answer.found {
-        return Err(Error::Unknown { name, names: answer.names });
+        return Err(Error::Unknown {
+            name,
+            names: answer.names,
+        });
     }
     if !answer.missing.is_empty() {
-        return Err(Error::MissingFacts { name, facts: answer.missing });
+        return Err(Error::MissingFacts {
+            name,
+            facts: answer.missing,
+        });
     }
     let mut faults = Faults(answer.errors);
     if faults.0.is_empty() {
         faults.check(&answer.builds, &answer.effects);
     }
     if !faults.0.is_empty() {
-        return Err(Error::Faults { name, faults: faults.0 });
+        return Err(Error::Faults {
+            name,
+            faults: faults.0,
+        });
     }
     let pipeline = convert(name, answer.builds, answer.effects);
-    Ok(Read { pipeline, facts: answer.facts })
+    Ok(Read {
+        pipeline,
+        facts: answer.facts,
+    })
 }
 
 struct Faults(Vec<Fault>);
 
 impl Faults {
     fn add(&mut self, at: &str, message: impl Into<String>) {
-        self.0.push(Fault { at: at.into(), message: message.into() });
+        self.0.push(Fault {
+            at: at.into(),
+            message: message.into(),
+        });
     }
 
     fn check(
@@ -207,8 +235,15 @@ impl Faults {
         for (name, build) in builds {
             let at = format!("builds.{name}");
             self.file_name(&at, name);
-            if let Some(output) = build.wanted.iter().find(|name| !build.outputs.contains(name)) {
-                self.add(&at, format!("wants the output `{output}`, which it does not have"));
+            if let Some(output) = build
+                .wanted
+                .iter()
+                .find(|name| !build.outputs.contains(name))
+            {
+                self.add(
+                    &at,
+                    format!("wants the output `{output}`, which it does not have"),
+                );
             }
             if build.wanted.is_empty() {
                 self.add(&at, "wants no outputs");
@@ -217,9 +252,15 @@ impl Faults {
         for (name, effect) in effects {
             self.effect(&format!("effects.{name}"), name, effect, builds, effects);
         }
-        let after = effects.iter().map(|(name, effect)| (name.as_str(), &effect.after)).collect();
+        let after = effects
+            .iter()
+            .map(|(name, effect)| (name.as_str(), &effect.after))
+            .collect();
         if let Some(cycle) = order::cycle(&after) {
-            self.add("effects", format!("wait for each other: {}", cycle.join(" after ")));
+            self.add(
+                "effects",
+                format!("wait for each other: {}", cycle.join(" after ")),
+            );
         }
     }
 
@@ -245,11 +286,26 @@ impl Faults {
             self.variable(&at, key);
             self.text(&at, value);
         }
-        for other in effect.after.iter().filter(|other| !effects.contains_key(*other)) {
-            self.add(&format!("{at}.after"), format!("names `{other}`, which is no effect"));
+        for other in effect
+            .after
+            .iter()
+            .filter(|other| !effects.contains_key(*other))
+        {
+            self.add(
+                &format!("{at}.after"),
+                format!("names `{other}`, which is no effect"),
+            );
         }
-        for build in effect.gate.iter().flatten().filter(|build| !builds.contains_key(*build)) {
-            self.add(&format!("{at}.gate"), format!("names `{build}`, which is no build"));
+        for build in effect
+            .gate
+            .iter()
+            .flatten()
+            .filter(|build| !builds.contains_key(*build))
+        {
+            self.add(
+                &format!("{at}.gate"),
+                format!("names `{build}`, which is no build"),
+            );
         }
         for (key, secret) in &effect.secrets {
             self.secret(&format!("{at}.secrets.{key}"), key, secret);
@@ -296,9 +352,10 @@ impl Faults {
 fn timeout(raw: &RawTimeout) -> Option<Duration> {
     match raw {
         RawTimeout::Text(text) => duration::parse(text),
-        RawTimeout::Seconds(seconds) => {
-            u64::try_from(*seconds).ok().filter(|seconds| *seconds > 0).map(Duration::from_secs)
-        }
+        RawTimeout::Seconds(seconds) => u64::try_from(*seconds)
+            .ok()
+            .filter(|seconds| *seconds > 0)
+            .map(Duration::from_secs),
     }
 }
 
@@ -316,10 +373,21 @@ fn convert(
         .into_iter()
         .map(|(name, build)| {
             let outputs = Outputs::Names(build.wanted);
-            (name.clone(), Wanted { name, drv: build.drv_path, outputs })
+            (
+                name.clone(),
+                Wanted {
+                    name,
+                    drv: build.drv_path,
+                    outputs,
+                },
+            )
         })
         .collect();
-    Pipeline { name, builds, effects }
+    Pipeline {
+        name,
+        builds,
+        effects,
+    }
 }
 
 fn effect(name: String, raw: RawEffect, builds: &BTreeSet<String>) -> Effect {
@@ -334,8 +402,16 @@ fn effect(name: String, raw: RawEffect, builds: &BTreeSet<String>) -> Effect {
     let needs = raw.needs.into_iter().map(|need| {
         let all = need.all || need.outputs.is_empty();
         let name = need.drv.name().trim_end_matches(".drv").to_owned();
-        let outputs = if all { Outputs::All } else { Outputs::Names(need.outputs) };
-        Wanted { name, drv: need.drv, outputs }
+        let outputs = if all {
+            Outputs::All
+        } else {
+            Outputs::Names(need.outputs)
+        };
+        Wanted {
+            name,
+            drv: need.drv,
+            outputs,
+        }
     });
     Effect {
         name,
@@ -379,14 +455,19 @@ mod tests {
     }
 
     fn fault(change: impl FnOnce(&mut Value)) -> String {
-        read(&json!({ "deploy": effect_with(change) })).unwrap_err().to_string()
+        read(&json!({ "deploy": effect_with(change) }))
+            .unwrap_err()
+            .to_string()
     }
 
     #[test]
     fn an_effect_waits_for_all_builds_unless_it_says_otherwise() {
         let narrow = effect_with(|effect| effect["gate"] = json!([]));
         let read = read(&json!({ "a": effect_with(|_| ()), "b": narrow })).unwrap();
-        assert_eq!(read.pipeline.effects["a"].gate, BTreeSet::from(["d".into()]));
+        assert_eq!(
+            read.pipeline.effects["a"].gate,
+            BTreeSet::from(["d".into()])
+        );
         assert_eq!(read.pipeline.effects["b"].gate, BTreeSet::new());
         assert_eq!(read.facts, BTreeSet::from(["rev".into()]));
         assert_eq!(read.pipeline.builds["d"].drv.to_string(), DRV);
@@ -408,21 +489,48 @@ mod tests {
         assert_eq!(effect.secrets["B"], Secret::Variable("X".into()));
         assert_eq!(effect.secrets["C"], Secret::File("/run/c".into()));
         assert_eq!(effect.timeout, Some(Duration::from_secs(5400)));
-        assert_eq!(effect.needs[0].outputs, Outputs::Names(BTreeSet::from(["dev".into()])));
-        assert_eq!((effect.needs[1].name.as_str(), &effect.needs[1].outputs), ("d", &Outputs::All));
+        assert_eq!(
+            effect.needs[0].outputs,
+            Outputs::Names(BTreeSet::from(["dev".into()]))
+        );
+        assert_eq!(
+            (effect.needs[1].name.as_str(), &effect.needs[1].outputs),
+            ("d", &Outputs::All)
+        );
     }
 
     #[test]
     fn names_what_is_wrong() {
         let cases = [
-            (fault(|e| e["command"] = json!([])), "`effects.deploy.command` is empty"),
+            (
+                fault(|e| e["command"] = json!([])),
+                "`effects.deploy.command` is empty",
+            ),
             (fault(|e| e["command"] = json!(["a\0"])), "contains a NUL"),
-            (fault(|e| e["after"] = json!(["x"])), "names `x`, which is no effect"),
-            (fault(|e| e["after"] = json!(["deploy"])), "deploy after deploy"),
-            (fault(|e| e["gate"] = json!(["x"])), "names `x`, which is no build"),
-            (fault(|e| e["timeout"] = json!({ "text": "10" })), "`effects.deploy.timeout` must be seconds"),
-            (fault(|e| e["timeout"] = json!({ "seconds": 0 })), "`effects.deploy.timeout` must be seconds"),
-            (fault(|e| e["environment"] = json!({ "A=B": "" })), "cannot be a variable"),
+            (
+                fault(|e| e["after"] = json!(["x"])),
+                "names `x`, which is no effect",
+            ),
+            (
+                fault(|e| e["after"] = json!(["deploy"])),
+                "deploy after deploy",
+            ),
+            (
+                fault(|e| e["gate"] = json!(["x"])),
+                "names `x`, which is no build",
+            ),
+            (
+                fault(|e| e["timeout"] = json!({ "text": "10" })),
+                "`effects.deploy.timeout` must be seconds",
+            ),
+            (
+                fault(|e| e["timeout"] = json!({ "seconds": 0 })),
+                "`effects.deploy.timeout` must be seconds",
+            ),
+            (
+                fault(|e| e["environment"] = json!({ "A=B": "" })),
+                "cannot be a variable",
+            ),
             (
                 fault(|e| e["secrets"] = json!({ "a/b": { "env": "A", "file": null } })),
                 "cannot be a file name",
@@ -437,13 +545,21 @@ mod tests {
     fn carries_the_faults_of_nix_and_missing_facts() {
         let answer = json!({ "version": 1, "found": true, "names": [], "missing": ["tag", "rev"] });
         let error = from_json("p", answer.to_string().as_bytes()).unwrap_err();
-        assert!(error.to_string().contains("the fact `tag` and the fact `rev`"), "{error}");
+        assert!(
+            error
+                .to_string()
+                .contains("the fact `tag` and the fact `rev`"),
+            "{error}"
+        );
         let faults = json!([{ "at": "groups", "message": "is not a field" }]);
         let answer = json!({ "version": 1, "found": true, "names": [], "errors": faults });
         let error = from_json("p", answer.to_string().as_bytes()).unwrap_err();
         assert_eq!(error.to_string(), "pipeline `p`: `groups` is not a field");
         let answer = json!({ "version": 1, "found": false, "names": ["a", "b"] });
         let error = from_json("p", answer.to_string().as_bytes()).unwrap_err();
-        assert_eq!(error.to_string(), "no pipeline is called `p`; there are: a, b");
+        assert_eq!(
+            error.to_string(),
+            "no pipeline is called `p`; there are: a, b"
+        );
     }
 }
