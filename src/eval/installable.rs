@@ -194,12 +194,12 @@ mod tests {
             (
                 "path:/a?dir=b#checks.x86_64-linux.unit^out,dev",
                 flake("path:/a?dir=b#checks.x86_64-linux.unit"),
-                names(&["out", "dev"]),
+                Some(names(&["out", "dev"])),
             ),
             (".#a^*", flake(".#a"), Some(Outputs::All)),
-            (".^dev", flake("."), names(&["dev"])),
+            (".^dev", flake("."), Some(names(&["dev"]))),
             (".#\"a^b\"", flake(".#\"a^b\""), None),
-            (".#\"a^b\"^out", flake(".#\"a^b\""), names(&["out"])),
+            (".#\"a^b\"^out", flake(".#\"a^b\""), Some(names(&["out"]))),
             (".#a.drv", flake(".#a.drv"), None),
             ("github:a/b!c", flake("github:a/b!c"), None),
             (
@@ -218,9 +218,9 @@ mod tests {
         for (suffix, outputs) in [
             ("", None),
             ("^*", Some(Outputs::All)),
-            ("!out", names(&["out"])),
-            ("!out,dev", names(&["out", "dev"])),
-            ("^dev", names(&["dev"])),
+            ("!out", Some(names(&["out"]))),
+            ("!out,dev", Some(names(&["out", "dev"]))),
+            ("^dev", Some(names(&["dev"]))),
         ] {
             let expected = Installable {
                 subject: drv(),

@@ -256,7 +256,7 @@ impl Evaluator {
         };
         let mut log = Log::default();
         let finished = process::run(&program, &self.cancel, &mut |line| {
-            log.take(line, on_progress)
+            log.take(line, on_progress);
         });
         let finished = finished.map_err(|source| match source {
             process::Error::Cancelled => Error::Cancelled,

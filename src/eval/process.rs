@@ -270,7 +270,7 @@ mod tests {
         let begun = Instant::now();
         let program = shell("echo up >&2; while :; do sleep 0.1; done");
         let outcome = run(&program, &cancel, &mut |_| {
-            cancel.store(true, Ordering::Relaxed)
+            cancel.store(true, Ordering::Relaxed);
         });
         assert!(matches!(outcome, Err(Error::Cancelled)));
         assert!(begun.elapsed() < Duration::from_secs(5));

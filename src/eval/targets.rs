@@ -270,11 +270,12 @@ impl Target {
 
 /// The text for `--apply`.
 fn apply(arguments: &BTreeMap<&str, String>) -> String {
-    let arguments: String = arguments
+    let arguments: Vec<_> = arguments
         .iter()
-        .map(|(name, value)| format!("{name} = {value}; "))
+        .map(|(name, value)| format!("{name} = {value};"))
         .collect();
-    format!("({TARGET}) ({DESCRIBE}) {{ {arguments}}}")
+    let arguments = arguments.join(" ");
+    format!("({TARGET}) ({DESCRIBE}) {{ {arguments} }}")
 }
 
 /// A file whose name begins like an option; `<nixpkgs>` and addresses stay as they are.

@@ -6,6 +6,7 @@
 //! The shape of the fields is checked in Nix, by `nix/normalise.nix`, which alone can see string
 //! context; what spans several of them (unknown names, cycles, durations) is checked in [`read`].
 
+mod check;
 pub mod duration;
 pub mod order;
 pub mod read;
@@ -67,6 +68,10 @@ pub enum Secret {
     File(String),
 }
 
+#[expect(
+    clippy::ref_option,
+    reason = "serde hands over a reference to the field"
+)]
 fn seconds<S: serde::Serializer>(timeout: &Option<Duration>, to: S) -> Result<S::Ok, S::Error> {
     timeout.map(|timeout| timeout.as_secs()).serialize(to)
 }

@@ -6,7 +6,8 @@ use std::time::Duration;
 
 use serde::Deserialize;
 
-use super::{Effect, Pipeline, Secret, duration, order};
+use super::check::Faults;
+use super::{Effect, Pipeline, Secret, duration};
 use crate::nix::{Outputs, StorePath, Wanted};
 
 /// The version of the normaliser's answer that this reader understands.
@@ -131,43 +132,43 @@ impl Answer {
 
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
-struct Described {
+pub(super) struct Described {
     #[serde(with = "crate::nix::text::path")]
-    drv_path: StorePath,
-    outputs: Vec<String>,
-    wanted: BTreeSet<String>,
+    pub(super) drv_path: StorePath,
+    pub(super) outputs: Vec<String>,
+    pub(super) wanted: BTreeSet<String>,
 }
 
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct RawEffect {
-    command: Vec<String>,
-    tools: Vec<String>,
-    environment: BTreeMap<String, String>,
-    after: BTreeSet<String>,
-    gate: Option<BTreeSet<String>>,
-    secrets: BTreeMap<String, RawSecret>,
-    timeout: Option<RawTimeout>,
-    needs: Vec<RawNeed>,
+pub(super) struct RawEffect {
+    pub(super) command: Vec<String>,
+    pub(super) tools: Vec<String>,
+    pub(super) environment: BTreeMap<String, String>,
+    pub(super) after: BTreeSet<String>,
+    pub(super) gate: Option<BTreeSet<String>>,
+    pub(super) secrets: BTreeMap<String, RawSecret>,
+    pub(super) timeout: Option<RawTimeout>,
+    pub(super) needs: Vec<RawNeed>,
     #[serde(with = "crate::nix::text::paths")]
-    sources: BTreeSet<StorePath>,
+    pub(super) sources: BTreeSet<StorePath>,
 }
 
 #[derive(Debug, Deserialize)]
-struct RawSecret {
-    env: Option<String>,
-    file: Option<String>,
+pub(super) struct RawSecret {
+    pub(super) env: Option<String>,
+    pub(super) file: Option<String>,
 }
 
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "lowercase")]
-enum RawTimeout {
+pub(super) enum RawTimeout {
     Seconds(i64),
     Text(String),
 }
 
 #[derive(Debug, Deserialize)]
-struct RawNeed {
+pub(super) struct RawNeed {
     #[serde(with = "crate::nix::text::path")]
     drv: StorePath,
     outputs: BTreeSet<String>,
@@ -217,139 +218,7 @@ pub fn from_json(name: &str, json: &[u8]) -> Result<Read, Error> {
     })
 }
 
-struct Faults(Vec<Fault>);
-
-impl Faults {
-    fn add(&mut self, at: &str, message: impl Into<String>) {
-        self.0.push(Fault {
-            at: at.into(),
-            message: message.into(),
-        });
-    }
-
-    fn check(
-        &mut self,
-        builds: &BTreeMap<String, Described>,
-        effects: &BTreeMap<String, RawEffect>,
-    ) {
-        for (name, build) in builds {
-            let at = format!("builds.{name}");
-            self.file_name(&at, name);
-            if let Some(output) = build
-                .wanted
-                .iter()
-                .find(|name| !build.outputs.contains(name))
-            {
-                self.add(
-                    &at,
-                    format!("wants the output `{output}`, which it does not have"),
-                );
-            }
-            if build.wanted.is_empty() {
-                self.add(&at, "wants no outputs");
-            }
-        }
-        for (name, effect) in effects {
-            self.effect(&format!("effects.{name}"), name, effect, builds, effects);
-        }
-        let after = effects
-            .iter()
-            .map(|(name, effect)| (name.as_str(), &effect.after))
-            .collect();
-        if let Some(cycle) = order::cycle(&after) {
-            self.add(
-                "effects",
-                format!("wait for each other: {}", cycle.join(" after ")),
-            );
-        }
-    }
-
-    fn effect(
-        &mut self,
-        at: &str,
-        name: &str,
-        effect: &RawEffect,
-        builds: &BTreeMap<String, Described>,
-        effects: &BTreeMap<String, RawEffect>,
-    ) {
-        self.file_name(at, name);
-        if effect.command.first().is_none_or(String::is_empty) {
-            self.add(&format!("{at}.command"), "is empty: it must name a program");
-        }
-        let texts = effect.command.iter().map(|text| ("command", text));
-        let texts = texts.chain(effect.tools.iter().map(|text| ("tools", text)));
-        for (field, text) in texts {
-            self.text(&format!("{at}.{field}"), text);
-        }
-        for (key, value) in &effect.environment {
-            let at = format!("{at}.environment.{key}");
-            self.variable(&at, key);
-            self.text(&at, value);
-        }
-        for other in effect
-            .after
-            .iter()
-            .filter(|other| !effects.contains_key(*other))
-        {
-            self.add(
-                &format!("{at}.after"),
-                format!("names `{other}`, which is no effect"),
-            );
-        }
-        for build in effect
-            .gate
-            .iter()
-            .flatten()
-            .filter(|build| !builds.contains_key(*build))
-        {
-            self.add(
-                &format!("{at}.gate"),
-                format!("names `{build}`, which is no build"),
-            );
-        }
-        for (key, secret) in &effect.secrets {
-            self.secret(&format!("{at}.secrets.{key}"), key, secret);
-        }
-        if let Some(raw) = &effect.timeout
-            && timeout(raw).is_none()
-        {
-            let message = "must be seconds above zero, or a string such as `45s`, `10m`, `1h30m`";
-            self.add(&format!("{at}.timeout"), message);
-        }
-    }
-
-    fn secret(&mut self, at: &str, name: &str, secret: &RawSecret) {
-        self.file_name(at, name);
-        match (&secret.env, &secret.file) {
-            (_, Some(file)) if file.is_empty() => self.add(at, "has an empty `file`"),
-            (_, Some(file)) => self.text(at, file),
-            (Some(variable), None) => self.variable(at, variable),
-            (None, None) => self.variable(at, name),
-        }
-    }
-
-    /// Effects and secrets become file names, builds may.
-    fn file_name(&mut self, at: &str, name: &str) {
-        let bad = |c: char| c == '/' || c.is_control();
-        if matches!(name, "" | "." | "..") || name.len() > 200 || name.contains(bad) {
-            self.add(at, "has a name that cannot be a file name");
-        }
-    }
-
-    fn variable(&mut self, at: &str, name: &str) {
-        if name.is_empty() || name.contains(['=', '\0']) {
-            self.add(at, format!("names `{name}`, which cannot be a variable"));
-        }
-    }
-
-    fn text(&mut self, at: &str, text: &str) {
-        if text.contains('\0') {
-            self.add(at, "contains a NUL character");
-        }
-    }
-}
-
-fn timeout(raw: &RawTimeout) -> Option<Duration> {
+pub(super) fn timeout(raw: &RawTimeout) -> Option<Duration> {
     match raw {
         RawTimeout::Text(text) => duration::parse(text),
         RawTimeout::Seconds(seconds) => u64::try_from(*seconds)
@@ -488,7 +357,7 @@ mod tests {
         assert_eq!(effect.secrets["A"], Secret::Variable("A".into()));
         assert_eq!(effect.secrets["B"], Secret::Variable("X".into()));
         assert_eq!(effect.secrets["C"], Secret::File("/run/c".into()));
-        assert_eq!(effect.timeout, Some(Duration::from_secs(5400)));
+        assert_eq!(effect.timeout, Some(Duration::from_mins(90)));
         assert_eq!(
             effect.needs[0].outputs,
             Outputs::Names(BTreeSet::from(["dev".into()]))
