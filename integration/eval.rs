@@ -195,7 +195,7 @@ fn errors_are_clear_or_nix_own() {
     let setup = Setup::new();
     let error = |attribute: &str| setup.installables(&[attribute]).unwrap_err().to_string();
     assert!(error("#number").contains("is an integer, not a derivation"));
-    assert!(error("#packages.x86_64-linux").contains("is a set, not a derivation; it has default"));
+    assert!(error("#packages.x86_64-linux").contains("is a set, not a derivation; it has chosen"));
     assert!(error("#bad").contains("thrown on purpose"));
     assert!(error("#absent").contains("does not provide attribute"));
     assert!(error("#many^man").contains("has no output `man`; it has dev, out, doc"));

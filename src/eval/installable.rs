@@ -177,10 +177,8 @@ mod tests {
 
     const DRV: &str = "/nix/store/hp4acm5j27vjrxkv7g67dwsiqrdn44jr-d.drv";
 
-    fn names(list: &[&str]) -> Option<Outputs> {
-        Some(Outputs::Names(
-            list.iter().map(ToString::to_string).collect(),
-        ))
+    fn names(list: &[&str]) -> Outputs {
+        Outputs::Names(list.iter().map(ToString::to_string).collect())
     }
 
     #[test]
