@@ -36,6 +36,7 @@ const FLAKE: &str = r#"{
       packages.x86_64-linux.first = make "first" { outputs = [ "lib" "bin" ]; };
       imported = make (import (make "expression" { })).name { };
       slow = make (import (make "slow" { args = [ "-c" "while :; do :; done" ]; })).name { };
+      failing = make (import (make "failing" { args = [ "-c" "echo last-words; exit 3" ]; })).name { };
       number = 3;
       bad = throw "thrown on purpose";
       pure = make (builtins.getEnv "HOME" + "-pure") { };
@@ -197,6 +198,7 @@ fn errors_are_clear_or_nix_own() {
     assert!(error("#number").contains("is an integer, not a derivation"));
     assert!(error("#packages.x86_64-linux").contains("is a set, not a derivation; it has chosen"));
     assert!(error("#bad").contains("thrown on purpose"));
+    assert!(error("#failing").contains("> last-words"));
     assert!(error("#absent").contains("does not provide attribute"));
     assert!(error("#many^man").contains("has no output `man`; it has dev, out, doc"));
 }
@@ -211,14 +213,14 @@ fn import_from_derivation_is_listed_and_its_log_shown() {
     let evaluated = setup
         .evaluator
         .evaluate(&Setup::request(source), &mut |line| {
-            lines.push(line.to_owned())
+            lines.push(line.to_owned());
         })
         .unwrap();
     assert_eq!(evaluated.wanted[0].drv.name(), "imported.drv");
     let built: Vec<_> = evaluated
         .built_while_evaluating
         .iter()
-        .map(|drv| drv.name())
+        .map(pontoon::nix::StorePath::name)
         .collect();
     assert_eq!(built, ["expression.drv"]);
     assert!(

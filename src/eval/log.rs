@@ -10,7 +10,7 @@
 //!
 //! All other lines come from programs that Nix runs (git, ssh) and are kept as they are.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 
 use serde::Deserialize;
 use serde_json::Value;
@@ -21,6 +21,8 @@ const BUILD: u64 = 105;
 const BUILD_LOG_LINE: u64 = 101;
 /// The highest level that a person who did not ask for more sees.
 const INFO: u64 = 3;
+/// How many lines of a failed build are part of the error.
+const TAIL: usize = 25;
 
 /// Collects what matters of one `nix` process.
 #[derive(Debug, Default)]
@@ -29,7 +31,8 @@ pub struct Log {
     pub built: Vec<StorePath>,
     /// Its errors, and what programs it ran said: shown whole when it fails.
     pub errors: Vec<String>,
-    running: BTreeMap<u64, String>,
+    running: BTreeMap<u64, StorePath>,
+    tails: BTreeMap<StorePath, VecDeque<String>>,
 }
 
 #[derive(Deserialize)]
@@ -68,13 +71,12 @@ impl Log {
                 self.running.remove(&line.id);
             }
             "result" if line.kind == BUILD_LOG_LINE => {
-                let name = self.running.get(&line.id).map_or("build", String::as_str);
                 let text = line
                     .fields
                     .first()
                     .and_then(Value::as_str)
                     .unwrap_or_default();
-                on_progress(&format!("{name}> {}", without_escapes(text)));
+                self.build_line(line.id, without_escapes(text), on_progress);
             }
             _ => {}
         }
@@ -87,7 +89,7 @@ impl Log {
     }
 
     fn message(&mut self, level: u64, text: &str, on_progress: &mut dyn FnMut(&str)) {
-        if level == 0 && text.starts_with("error") {
+        if level == 0 && (text.starts_with("error") || text.starts_with("(use '--show-trace'")) {
             self.errors.push(text.to_owned());
         } else if level <= INFO && !is_about_our_own_doing(text) {
             text.lines().for_each(on_progress);
@@ -99,8 +101,7 @@ impl Log {
             && let Some(drv) = line.fields.first().and_then(Value::as_str)
             && let Ok(drv) = drv.parse::<StorePath>()
         {
-            self.running
-                .insert(line.id, drv.name().trim_end_matches(".drv").to_owned());
+            self.running.insert(line.id, drv.clone());
             if !self.built.contains(&drv) {
                 self.built.push(drv);
             }
@@ -110,9 +111,29 @@ impl Log {
         }
     }
 
-    /// Its errors as one text.
+    fn build_line(&mut self, id: u64, text: String, on_progress: &mut dyn FnMut(&str)) {
+        let Some(drv) = self.running.get(&id) else {
+            return on_progress(&text);
+        };
+        on_progress(&format!("{}> {text}", drv.name().trim_end_matches(".drv")));
+        let tail = self.tails.entry(drv.clone()).or_default();
+        if tail.len() == TAIL {
+            tail.pop_front();
+        }
+        tail.push_back(text);
+    }
+
+    /// Its errors as one text, with the end of the log of each build that they name: Nix leaves
+    /// that out here, for it has told the lines before.
     pub fn error_text(&self) -> String {
-        self.errors.join("\n")
+        let mut text = self.errors.join("\n");
+        for (drv, tail) in &self.tails {
+            if text.contains(&drv.to_string()) {
+                let lines: Vec<_> = tail.iter().map(|line| format!("       > {line}")).collect();
+                text = format!("{text}\nthe log of `{drv}` ends with\n{}", lines.join("\n"));
+            }
+        }
+        text
     }
 }
 
@@ -134,7 +155,8 @@ fn without_escapes(text: &str) -> String {
                 // The sequence ends at its first letter.
                 chars.by_ref().find(|c| ('\u{40}'..='\u{7e}').contains(c));
             }
-            '\u{1b}' => {}
+            // What else could move a cursor or ring a bell.
+            c if c.is_control() && !matches!(c, '\n' | '\t') => {}
             _ => plain.push(c),
         }
     }
