@@ -2,7 +2,7 @@
 //!
 //! They lie at `pipelines.<system>.<name>`, else at `legacyPackages.<system>.pipelines.<name>`.
 //! Our normaliser (`nix/normalise.nix`) does the rest inside `nix`; its answer is read by
-//! [`crate::pipeline::from_json`], which this module does not know: it finds, the other judges.
+//! `pipeline::from_json`, which this module does not know: it finds, the other judges.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsStr;
@@ -35,7 +35,7 @@ pub struct PipelineRequest {
 /// A pipeline as the normaliser leaves it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Normalised {
-    /// For [`crate::pipeline::from_json`]; also where there is no such pipeline.
+    /// For `pipeline::from_json`; also where there is no such pipeline.
     pub json: Vec<u8>,
     /// Names of all pipelines of the flake, so far as they were looked at.
     pub names: BTreeSet<String>,
