@@ -2,10 +2,19 @@
 //!
 //! Design §6. This module does no I/O: `eval` hands it JSON, it hands back a [`Pipeline`] or says
 //! which field of which effect is wrong.
+//!
+//! The shape of the fields is checked in Nix, by `nix/normalise.nix`, which alone can see string
+//! context; what spans several of them (unknown names, cycles, durations) is checked in [`read`].
+
+mod check;
+pub mod duration;
+pub mod order;
+pub mod read;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
+pub use read::{Answer, Error, Fault, Read, from_json};
 use serde::Serialize;
 
 use crate::nix::{StorePath, Wanted};
@@ -59,6 +68,10 @@ pub enum Secret {
     File(String),
 }
 
+#[expect(
+    clippy::ref_option,
+    reason = "serde hands over a reference to the field"
+)]
 fn seconds<S: serde::Serializer>(timeout: &Option<Duration>, to: S) -> Result<S::Ok, S::Error> {
     timeout.map(|timeout| timeout.as_secs()).serialize(to)
 }

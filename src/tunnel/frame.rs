@@ -1,6 +1,7 @@
 //! Frames: cutting a byte stream into messages, log bytes and data, and back.
 
-use serde::{Serialize, de::DeserializeOwned};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
 
 /// The largest frame accepted, kind and payload together: lists of a hundred thousand store paths
 /// fit, a hostile length does not make us allocate.

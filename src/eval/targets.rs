@@ -1,0 +1,402 @@
+//! From a [`Request`] to derivations and the outputs wanted of them.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::ffi::{OsStr, OsString};
+
+use serde::Deserialize;
+
+use super::installable::{Installable, Subject, split_outputs};
+use super::nix::Purity;
+use super::{Called, Error, Evaluated, Evaluator, Request, Source, check_argument, quote};
+use crate::nix::{Outputs, StorePath, Wanted};
+
+/// Our function that makes data of a derivation.
+pub(super) const DESCRIBE: &str = include_str!("../../nix/describe.nix");
+const TARGET: &str = include_str!("../../nix/target.nix");
+
+/// What our function says of one installable.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Answer {
+    target: Option<Target>,
+    #[serde(default)]
+    found: String,
+    #[serde(default)]
+    names: Vec<String>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Target {
+    #[serde(with = "crate::nix::text::path")]
+    drv_path: StorePath,
+    outputs: Vec<String>,
+    wanted: BTreeSet<String>,
+}
+
+impl Request {
+    /// The outcome where it takes no evaluation: all that is asked for are `.drv` paths.
+    ///
+    /// All their outputs are wanted where none are named, as `nix-store --realise` has it.
+    pub fn without_nix(&self) -> Option<Evaluated> {
+        let Source::Installables(installables) = &self.source else {
+            return None;
+        };
+        let wanted = installables.iter().map(direct).collect::<Option<_>>()?;
+        Some(Evaluated {
+            wanted,
+            built_while_evaluating: Vec::new(),
+            impure: false,
+        })
+    }
+}
+
+fn direct(installable: &Installable) -> Option<Wanted> {
+    let Subject::Derivation(drv) = &installable.subject else {
+        return None;
+    };
+    Some(Wanted {
+        name: installable.to_string(),
+        drv: drv.clone(),
+        outputs: installable.outputs.clone().unwrap_or(Outputs::All),
+    })
+}
+
+impl Evaluator {
+    /// Evaluates what is asked for. Progress goes to `on_progress`, line by line; errors do not:
+    /// they come back, whole.
+    pub fn evaluate(
+        &self,
+        request: &Request,
+        on_progress: &mut dyn FnMut(&str),
+    ) -> Result<Evaluated, Error> {
+        let arguments = !(request.args.is_empty() && request.argstrs.is_empty());
+        let mut job = Job {
+            evaluator: self,
+            request,
+            on_progress,
+            built: Vec::new(),
+        };
+        let (wanted, impure) = match &request.source {
+            Source::Installables(_) if arguments => return Err(Error::FlakeArguments),
+            Source::Installables(all) => (
+                all.iter()
+                    .map(|one| job.installable(one))
+                    .collect::<Result<_, _>>()?,
+                false,
+            ),
+            Source::Expression { text, attributes } => (job.expression(text, attributes)?, false),
+            Source::File { file, attributes } => (job.file(file, attributes)?, true),
+        };
+        Ok(Evaluated {
+            wanted,
+            built_while_evaluating: job.built,
+            impure,
+        })
+    }
+}
+
+struct Job<'a> {
+    evaluator: &'a Evaluator,
+    request: &'a Request,
+    on_progress: &'a mut dyn FnMut(&str),
+    built: Vec<StorePath>,
+}
+
+impl Job<'_> {
+    fn installable(&mut self, installable: &Installable) -> Result<Wanted, Error> {
+        let reference = match &installable.subject {
+            Subject::Derivation(_) => {
+                return Ok(direct(installable).expect("its subject is a derivation"));
+            }
+            Subject::Flake(reference) => reference,
+        };
+        let function = apply(&BTreeMap::new());
+        let arguments = [reference.as_str(), "--apply", &function].map(OsStr::new);
+        self.eval(
+            &installable.to_string(),
+            installable.outputs.as_ref(),
+            &arguments,
+        )
+    }
+
+    fn expression(&mut self, text: &str, attributes: &[String]) -> Result<Vec<Wanted>, Error> {
+        let arguments = self.arguments()?;
+        let function = apply(&self.expressions());
+        let all = if attributes.is_empty() {
+            &[String::new()]
+        } else {
+            attributes
+        };
+        all.iter()
+            .map(|attribute| {
+                let (path, outputs) = split_outputs(attribute)?;
+                let mut more = vec![OsStr::new("--expr"), OsStr::new(text)];
+                if !path.is_empty() {
+                    check_argument(path, "an attribute")?;
+                    more.push(OsStr::new(path));
+                }
+                more.extend(["--apply", &function].map(OsStr::new));
+                more.extend(arguments.iter().map(OsString::as_os_str));
+                let name = if attribute.is_empty() {
+                    "--expr"
+                } else {
+                    attribute
+                };
+                self.eval(name, outputs.as_ref(), &more)
+            })
+            .collect()
+    }
+
+    fn eval(
+        &mut self,
+        subject: &str,
+        outputs: Option<&Outputs>,
+        arguments: &[&OsStr],
+    ) -> Result<Wanted, Error> {
+        let system = &self.request.system;
+        let called = self
+            .evaluator
+            .eval(subject, system, arguments, self.on_progress)?;
+        self.remember(&called);
+        let answer: Answer =
+            serde_json::from_slice(&called.stdout).map_err(|error| Error::Answer {
+                subject: subject.into(),
+                answer: error.to_string(),
+            })?;
+        let Some(target) = answer.target else {
+            let found = article(&answer.found);
+            return Err(Error::NotDerivation {
+                subject: subject.into(),
+                found,
+                names: answer.names,
+            });
+        };
+        target.wanted(subject, outputs)
+    }
+
+    /// Evaluates a file as `nix-build` does: one derivation, or all in a set, with the output
+    /// each is selected by.
+    fn file(&mut self, file: &OsStr, attributes: &[String]) -> Result<Vec<Wanted>, Error> {
+        let all = if attributes.is_empty() {
+            &[String::new()]
+        } else {
+            attributes
+        };
+        let mut wanted = Vec::new();
+        for attribute in all {
+            let (path, outputs) = split_outputs(attribute)?;
+            let subject = match path {
+                "" => file.to_string_lossy().into_owned(),
+                _ => attribute.clone(),
+            };
+            let mut arguments = self.evaluator.settings(&self.request.system)?;
+            arguments.extend(self.arguments()?);
+            if !path.is_empty() {
+                check_argument(path, "an attribute")?;
+                arguments.extend(["-A".into(), path.into()]);
+            }
+            arguments.push(guarded(file));
+            let evaluator = self.evaluator;
+            let called = evaluator.call(
+                &subject,
+                "nix-instantiate",
+                arguments,
+                Purity::Impure,
+                self.on_progress,
+            )?;
+            self.remember(&called);
+            wanted.extend(instantiated(&subject, outputs.as_ref(), &called.stdout)?);
+        }
+        Ok(wanted)
+    }
+
+    /// `--arg` and `--argstr` as `nix` takes them.
+    fn arguments(&self) -> Result<Vec<OsString>, Error> {
+        let args = self.request.args.iter().map(|pair| ("--arg", pair));
+        let argstrs = self.request.argstrs.iter().map(|pair| ("--argstr", pair));
+        let mut arguments = Vec::new();
+        for (flag, (name, value)) in args.chain(argstrs) {
+            if !quote::is_identifier(name) {
+                return Err(Error::Argument {
+                    text: name.clone(),
+                    what: "an argument's name",
+                });
+            }
+            arguments.extend([flag, name, value].map(OsString::from));
+        }
+        Ok(arguments)
+    }
+
+    /// The same as expressions, for a function that is not an attribute's but the value itself:
+    /// `nix eval --apply` would not call it.
+    fn expressions(&self) -> BTreeMap<&str, String> {
+        let args = self.request.args.iter();
+        let argstrs = self.request.argstrs.iter();
+        args.map(|(name, text)| (name.as_str(), format!("({text}\n)")))
+            .chain(argstrs.map(|(name, text)| (name.as_str(), quote::string(text))))
+            .collect()
+    }
+
+    fn remember(&mut self, called: &Called) {
+        for drv in &called.built {
+            if !self.built.contains(drv) {
+                self.built.push(drv.clone());
+            }
+        }
+    }
+}
+
+impl Target {
+    fn wanted(self, subject: &str, typed: Option<&Outputs>) -> Result<Wanted, Error> {
+        let outputs = typed.cloned().unwrap_or(Outputs::Names(self.wanted));
+        if let Outputs::Names(names) = &outputs
+            && let Some(output) = names.iter().find(|name| !self.outputs.contains(name))
+        {
+            let (subject, output) = (subject.to_owned(), output.clone());
+            return Err(Error::NoOutput {
+                subject,
+                output,
+                outputs: self.outputs,
+            });
+        }
+        Ok(Wanted {
+            name: subject.into(),
+            drv: self.drv_path,
+            outputs,
+        })
+    }
+}
+
+/// The text for `--apply`.
+fn apply(arguments: &BTreeMap<&str, String>) -> String {
+    let arguments: Vec<_> = arguments
+        .iter()
+        .map(|(name, value)| format!("{name} = {value};"))
+        .collect();
+    let arguments = arguments.join(" ");
+    format!("({TARGET}) ({DESCRIBE}) {{ {arguments} }}")
+}
+
+/// A file whose name begins like an option; `<nixpkgs>` and addresses stay as they are.
+fn guarded(file: &OsStr) -> OsString {
+    match file.as_encoded_bytes().first() {
+        Some(b'-') => {
+            let mut guarded = OsString::from("./");
+            guarded.push(file);
+            guarded
+        }
+        _ => file.to_owned(),
+    }
+}
+
+/// Reads the lines of `nix-instantiate`: `/nix/store/….drv`, with `!dev` if the output selected
+/// is not `out`.
+fn instantiated(
+    subject: &str,
+    typed: Option<&Outputs>,
+    stdout: &[u8],
+) -> Result<Vec<Wanted>, Error> {
+    let text = String::from_utf8_lossy(stdout);
+    let lines: Vec<&str> = text.lines().filter(|line| !line.is_empty()).collect();
+    if lines.is_empty() {
+        return Err(Error::NoDerivation {
+            subject: subject.into(),
+        });
+    }
+    lines
+        .iter()
+        .map(|line| {
+            let (path, output) = line.split_once('!').unwrap_or((line, "out"));
+            let drv: StorePath = path.parse().map_err(|_| Error::Answer {
+                subject: subject.into(),
+                answer: (*line).to_owned(),
+            })?;
+            let name = match lines.len() {
+                1 => subject.to_owned(),
+                _ => drv.name().trim_end_matches(".drv").to_owned(),
+            };
+            let selected = || Outputs::Names(BTreeSet::from([output.to_owned()]));
+            let outputs = typed.cloned().unwrap_or_else(selected);
+            Ok(Wanted { name, drv, outputs })
+        })
+        .collect()
+}
+
+fn article(kind: &str) -> String {
+    match kind {
+        "int" => "an integer".into(),
+        "lambda" => "a function".into(),
+        "null" => "null".into(),
+        kind => format!("a {kind}"),
+    }
+}
+
+/// What could have been selected instead, for the message.
+pub(super) fn choice(names: &[String]) -> String {
+    const SHOWN: usize = 12;
+    let more = if names.len() > SHOWN { ", …" } else { "" };
+    match names {
+        [] => String::new(),
+        names => format!(
+            "; it has {}{more}",
+            names[..names.len().min(SHOWN)].join(", ")
+        ),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const DRV: &str = "/nix/store/hp4acm5j27vjrxkv7g67dwsiqrdn44jr-d.drv";
+
+    #[test]
+    fn derivations_need_no_nix() {
+        let request = |texts: &[&str]| Request {
+            source: Source::Installables(
+                texts
+                    .iter()
+                    .map(|text| Installable::parse(text).unwrap())
+                    .collect(),
+            ),
+            args: vec![],
+            argstrs: vec![],
+            system: "x86_64-linux".into(),
+        };
+        let wanted = request(&[DRV, &format!("{DRV}!dev")])
+            .without_nix()
+            .unwrap()
+            .wanted;
+        assert_eq!(wanted[0].outputs, Outputs::All);
+        assert_eq!(
+            wanted[1].outputs,
+            Outputs::Names(BTreeSet::from(["dev".into()]))
+        );
+        assert_eq!(request(&[DRV, "."]).without_nix(), None);
+    }
+
+    #[test]
+    fn reads_lines_of_nix_instantiate() {
+        let text = format!("{DRV}!dev\n{DRV}\n");
+        let wanted = instantiated("f.nix", None, text.as_bytes()).unwrap();
+        assert_eq!(
+            wanted[0].outputs,
+            Outputs::Names(BTreeSet::from(["dev".into()]))
+        );
+        assert_eq!(
+            wanted[1].outputs,
+            Outputs::Names(BTreeSet::from(["out".into()]))
+        );
+        assert_eq!(wanted[0].name, "d");
+        let wanted = instantiated("a", Some(&Outputs::All), DRV.as_bytes()).unwrap();
+        assert_eq!(
+            (wanted[0].name.as_str(), &wanted[0].outputs),
+            ("a", &Outputs::All)
+        );
+        assert!(matches!(
+            instantiated("a", None, b""),
+            Err(Error::NoDerivation { .. })
+        ));
+    }
+}
