@@ -5,7 +5,7 @@
 
   outputs = _: {
     templates.default = {
-      path = ./example;
+      path = "${./example}";
       description = "A C program, its test and its site, released by Pontoon";
     };
   };
