@@ -1,0 +1,29 @@
+//! What the tests share. Each test makes a [`Place`] and does everything below it:
+//!
+//! | wanted | use |
+//! |---|---|
+//! | a directory on disk that goes away, read-only trees and all | [`Place::new`] |
+//! | a command with a time limit and a clean environment | [`Place::command`], [`run`] |
+//! | the built executable | [`Place::pontoon`], [`User::pontoon`] |
+//! | real Nix on a chroot store | [`Nix`] |
+//! | what a store says of its paths, as rows and as `nix path-info` | [`rows`], [`Nix::path_info`] |
+//! | an ordinary user, with or without subordinate ids | [`User`] |
+//! | random choices, and how many of them | [`Seed`], [`count`] |
+//! | no process of ours left behind | [`Place::assert_no_process_left`] |
+//!
+//! Nothing here knows what Pontoon should do: that is for the tests to say.
+#![expect(dead_code, reason = "the tests use each a part of it")]
+
+mod nix;
+mod place;
+mod process;
+mod random;
+mod rows;
+mod user;
+
+pub(crate) use nix::{BuildUsers, Nix, sandbox_paths};
+pub(crate) use place::Place;
+pub(crate) use process::{Ran, run};
+pub(crate) use random::{Seed, count};
+pub(crate) use rows::{Row, assert_same, rows};
+pub(crate) use user::User;
