@@ -7,7 +7,7 @@ set -euo pipefail
 kit=$(cd "$(dirname "$0")/.." && pwd)
 pontoon=$(realpath "${1:?usage: demo.sh PONTOON [DIR]}")
 dir=$(realpath -m "${2:-$kit/demo}")
-user=pontoon-demo
+user="pontoon-demo"
 
 say() { printf '\n\033[1m== %s\033[0m\n' "$*"; }
 show() { printf '\033[2m$ %s\033[0m\n' "$*" >&2; "$@"; }
