@@ -30,7 +30,7 @@ soak:
 	PONTOON_SOAK=1 cargo test --locked --release
 
 lint:
-	scripts/install.sh build
+	scripts/install.sh lint
 	scripts/lint.sh
 
 demo: build

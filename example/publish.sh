@@ -1,3 +1,4 @@
+# shellcheck shell=sh
 # publish.sh PAGE: sends a page to $RECEIVER with the token, and shows what the receiver says.
 # The token is read from its file and given to `wget` by a file too: an argument would show in `ps`.
 umask 077

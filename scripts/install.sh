@@ -1,12 +1,13 @@
 #!/usr/bin/env bash
-# install.sh build|run: makes sure that what a make target uses is there.
+# install.sh build|lint|run: makes sure that what a make target uses is there.
 #   build: what compiles a static executable.
-#   run:   that, and what the demo, the tests and the benchmark use.
+#   lint:  that, and what checks shell scripts.
+#   run:   what compiles, and what the demo, the tests and the benchmark use.
 # As root it installs what is missing from Debian packages. Otherwise it prints the line that an
 # administrator runs, and fails. When nothing is missing it does nothing and says nothing.
 set -euo pipefail
 
-what=${1:?usage: install.sh build|run}
+what=${1:?usage: install.sh build|lint|run}
 missing=()
 
 # need PROBE PACKAGE…: PROBE is a command, or a file if it starts with a slash.
@@ -22,6 +23,7 @@ need() {
 need cc gcc
 # The static C library: the executable links it.
 need /usr/lib/x86_64-linux-gnu/libc.a libc6-dev
+[ "$what" != lint ] || need shellcheck shellcheck
 if [ "$what" = run ]; then
     # With its build users (group nixbld): as root, no builder runs as uid 0.
     need nix nix-bin nix-setup-systemd

@@ -18,6 +18,4 @@ if [ ! -x "$deny" ]; then
     (cd / && step cargo install --quiet --locked cargo-deny --root "$tools")
 fi
 step "$deny" --locked check bans licenses sources
-for script in .ci/run scripts/*.sh; do
-    step bash -n "$script"
-done
+step shellcheck .ci/run scripts/*.sh example/*.sh
