@@ -246,13 +246,13 @@ fn print(rows: &[Measured]) {
 }
 
 fn save(rows: &[Measured], size: usize) {
-    let side = |times: &[Duration]| {
+    let summary = |times: &[Duration]| {
         let [median, least, most] = spread(times);
         json!({ "median_ms": median, "least_ms": least, "most_ms": most, "rounds": times.len() })
     };
     let row = |row: &Measured| {
         let ratio = spread(&row.pontoon)[0] / spread(&row.nix)[0];
-        json!({ "name": row.name, "pontoon": side(&row.pontoon), "nix": side(&row.nix), "ratio": ratio })
+        json!({ "name": row.name, "pontoon": summary(&row.pontoon), "nix": summary(&row.nix), "ratio": ratio })
     };
     let all = json!({
         "size": size,

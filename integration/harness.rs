@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use super::support::{
-    BuildUsers, Nix, Place, Row, Seed, User, assert_same, count, rows, run, sandbox_paths,
+    BuildUsers, Held, Nix, Place, Ran, Row, Running, Seed, User, assert_same, count, graph, rows,
+    run, sandbox_paths, until,
 };
 
 const EXPRESSION: &str = r#"
@@ -56,6 +57,44 @@ fn real_nix_builds_in_a_sandbox_with_and_without_build_users() {
         row.references.contains(&outputs[0]),
         "it refers to itself: {row:?}"
     );
+}
+
+#[test]
+fn a_random_graph_builds_and_a_part_of_it_stays_valid() {
+    let place = Place::new();
+    let mut seed = Seed::new("harness-graph");
+    let file = place.write("graph.nix", graph(&mut seed, 12, "harness"));
+    let nix = Nix::new(&place, "store", BuildUsers::Nobody);
+    let drvs = nix.instantiate(&file, None);
+    let drvs: Vec<_> = drvs.iter().map(String::as_str).collect();
+    assert_eq!(nix.would_build(&drvs).len(), 12);
+    nix.realise(&drvs[..4]).ok();
+    let rest = nix.would_build(&drvs);
+    assert!((1..12).contains(&rest.len()), "{rest:?}");
+    nix.realise(&drvs).ok();
+    assert!(nix.would_build(&drvs).is_empty());
+}
+
+#[test]
+fn a_held_build_goes_on_when_released() {
+    let place = Place::new();
+    let held = Held::new(&place);
+    let nix = Nix::new(&place, "store", BuildUsers::Group).with_sandbox_path(&held.sandbox_path());
+    let script = EXPRESSION.replace("echo $out", &format!("{}; echo $word", Held::SCRIPT));
+    let drv = nix
+        .instantiate(&place.write("held.nix", script), None)
+        .remove(0);
+    let mut build = Running::start(&mut nix.command("nix-store", &["--realise", &drv]));
+    held.wait();
+    assert!(!build.has_ended());
+    assert!(place.processes().contains_key(&build.pid()));
+    held.release();
+    let ran: Ran = build.end().ok();
+    assert_eq!(
+        fs_err::read_to_string(nix.physical(ran.stdout.trim())).unwrap(),
+        "go\n"
+    );
+    place.assert_no_process_left(Duration::from_secs(5));
 }
 
 #[test]
@@ -118,13 +157,10 @@ fn a_sandboxed_process_is_seen() {
         .args(["--mount", "sh", "-c", script])
         .spawn()
         .unwrap();
-    let end = std::time::Instant::now() + Duration::from_secs(10);
-    let is_asleep = |pid| {
-        fs_err::read_to_string(format!("/proc/{pid}/comm")).is_ok_and(|name| name == "sleep\n")
-    };
-    while !is_asleep(sleeper.id()) && std::time::Instant::now() < end {
-        std::thread::sleep(Duration::from_millis(10));
-    }
+    until("it is asleep", || {
+        let name = fs_err::read_to_string(format!("/proc/{}/comm", sleeper.id()));
+        name.is_ok_and(|name| name == "sleep\n")
+    });
     assert!(place.processes().contains_key(&sleeper.id()));
     sleeper.kill().unwrap();
     sleeper.wait().unwrap();

@@ -1,5 +1,6 @@
 //! Real Nix on a chroot store, configured by its own file and by nothing of the machine's.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -48,6 +49,14 @@ impl<'p> Nix<'p> {
         }
     }
 
+    /// The same Nix, with one more path in the sandbox.
+    pub(crate) fn with_sandbox_path(self, path: &str) -> Self {
+        let file = self.configuration.join("nix.conf");
+        let text = fs_err::read_to_string(&file).unwrap();
+        fs_err::write(&file, text.trim_end().to_owned() + " " + path + "\n").unwrap();
+        self
+    }
+
     /// The store's root, as `--store` takes it.
     pub(crate) fn root(&self) -> &Path {
         &self.root
@@ -92,6 +101,29 @@ impl<'p> Nix<'p> {
             "nix-store",
             &[&["--realise", "--keep-going"], drvs].concat(),
         ))
+    }
+
+    /// The derivations that Nix would build to realise some, as `.drv` paths.
+    pub(crate) fn would_build(&self, drvs: &[&str]) -> BTreeSet<String> {
+        let arguments = [&["--realise", "--dry-run"], drvs].concat();
+        let ran = run(&mut self.command("nix-store", &arguments)).ok();
+        ran.stderr
+            .lines()
+            .skip_while(|line| !line.contains("will be built"))
+            .skip(1)
+            .map_while(|line| line.strip_prefix("  "))
+            .map(str::to_owned)
+            .collect()
+    }
+
+    /// The built executable on this store, with these settings: `command` and what follows it.
+    pub(crate) fn pontoon(&self, arguments: &[&str]) -> Command {
+        let mut command = self.place.pontoon(arguments);
+        command
+            .arg("--store")
+            .arg(&self.root)
+            .env("NIX_CONF_DIR", &self.configuration);
+        command
     }
 
     /// What `nix path-info --json` says of some paths, each without its time of registration.

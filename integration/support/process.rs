@@ -1,13 +1,16 @@
 //! Runs a command to its end, within a time limit, and says everything when it fails.
 
+use std::collections::BTreeMap;
 use std::io::Read;
 use std::os::unix::process::ExitStatusExt as _;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+use rustix::process::{Pid, Signal};
+
 /// Longer than anything a test waits for; a program that hangs must not hang the gate.
-const LIMIT: Duration = Duration::from_secs(300);
+const LIMIT: Duration = Duration::from_mins(5);
 
 /// What came of a command.
 pub(crate) struct Ran {
@@ -58,6 +61,22 @@ impl Ran {
         self.stdout.lines().map(line).collect()
     }
 
+    /// How often each outcome (`built`, `failed`, …) is in the events on standard output.
+    pub(crate) fn outcomes(&self) -> BTreeMap<String, usize> {
+        let mut counts = BTreeMap::new();
+        for event in self
+            .json_lines()
+            .iter()
+            .filter(|event| event["event"] == "node-finished")
+        {
+            let outcome = event["outcome"]["outcome"]
+                .as_str()
+                .expect("an outcome has a name");
+            *counts.entry(outcome.to_owned()).or_default() += 1;
+        }
+        counts
+    }
+
     /// Everything known about it.
     pub(crate) fn report(&self) -> String {
         let end = match (self.status.code(), self.status.signal()) {
@@ -71,35 +90,104 @@ impl Ran {
     }
 }
 
-/// Runs a command with nothing on its standard input.
+/// Runs a command to its end, with nothing on its standard input.
 ///
 /// # Panics
 ///
 /// If it cannot be started, or has not ended after five minutes.
 pub(crate) fn run(command: &mut Command) -> Ran {
-    let shown = show(command);
-    let start = Instant::now();
-    let mut child = command
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .unwrap_or_else(|error| panic!("`{shown}` does not start: {error}"));
-    let stdout = reader(child.stdout.take().expect("it is a pipe"));
-    let stderr = reader(child.stderr.take().expect("it is a pipe"));
-    let status = wait(&mut child, start + LIMIT);
-    let stdout = stdout.join().expect("the reader does not panic");
-    let stderr = stderr.join().expect("the reader does not panic");
-    let took = start.elapsed();
-    match status {
-        Some(status) => Ran {
+    Running::start(command).end()
+}
+
+/// A command that was started.
+pub(crate) struct Running {
+    command: String,
+    child: Child,
+    start: Instant,
+    stdout: JoinHandle<String>,
+    stderr: JoinHandle<String>,
+}
+
+impl Running {
+    /// Starts it, with nothing on its standard input.
+    ///
+    /// # Panics
+    ///
+    /// If it cannot be started.
+    pub(crate) fn start(command: &mut Command) -> Self {
+        let shown = show(command);
+        let start = Instant::now();
+        let mut child = command
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap_or_else(|error| panic!("`{shown}` does not start: {error}"));
+        let stdout = reader(child.stdout.take().expect("it is a pipe"));
+        let stderr = reader(child.stderr.take().expect("it is a pipe"));
+        Self {
             command: shown,
-            status,
+            child,
+            start,
             stdout,
             stderr,
-            took,
-        },
-        None => panic!("`{shown}` did not end\n-- stdout\n{stdout}\n-- stderr\n{stderr}"),
+        }
+    }
+
+    /// Its process id.
+    pub(crate) fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Whether it has ended.
+    pub(crate) fn has_ended(&mut self) -> bool {
+        self.child
+            .try_wait()
+            .expect("a child can be waited for")
+            .is_some()
+    }
+
+    /// Sends it a signal.
+    pub(crate) fn signal(&self, signal: Signal) {
+        let pid = i32::try_from(self.pid()).ok().and_then(Pid::from_raw);
+        let pid = pid.expect("a process id is a positive number");
+        rustix::process::kill_process(pid, signal).expect("an unreaped child can be signalled");
+    }
+
+    /// Waits for its end.
+    ///
+    /// # Panics
+    ///
+    /// If it has not ended five minutes after its start.
+    pub(crate) fn end(mut self) -> Ran {
+        let status = wait(&mut self.child, self.start + LIMIT);
+        let took = self.start.elapsed();
+        let stdout = self.stdout.join().expect("the reader does not panic");
+        let stderr = self.stderr.join().expect("the reader does not panic");
+        let command = self.command;
+        match status {
+            Some(status) => Ran {
+                command,
+                status,
+                stdout,
+                stderr,
+                took,
+            },
+            None => panic!("`{command}` did not end\n-- stdout\n{stdout}\n-- stderr\n{stderr}"),
+        }
+    }
+}
+
+/// Waits until something holds.
+///
+/// # Panics
+///
+/// If it does not within a minute.
+pub(crate) fn until(what: &str, mut holds: impl FnMut() -> bool) {
+    let end = Instant::now() + Duration::from_mins(1);
+    while !holds() {
+        assert!(Instant::now() < end, "not within a minute: {what}");
+        std::thread::sleep(Duration::from_millis(10));
     }
 }
 
