@@ -8,7 +8,10 @@ pub(crate) struct Seed {
 
 impl Seed {
     /// The seed of `PONTOON_SEED`, else a new one; a test's name makes it differ from its siblings.
-    #[expect(clippy::print_stderr, reason = "the test runner shows it when the test fails")]
+    #[expect(
+        clippy::print_stderr,
+        reason = "the test runner shows it when the test fails"
+    )]
     pub(crate) fn new(test: &str) -> Self {
         let given = variable("PONTOON_SEED").map(|text| {
             text.parse()

@@ -35,7 +35,7 @@ pub(crate) fn rows(root: &Path) -> BTreeMap<String, Row> {
     let database = Connection::open_with_flags(&database, OpenFlags::SQLITE_OPEN_READ_WRITE)
         .unwrap_or_else(|error| panic!("{}: {error}", database.display()));
     database
-        .busy_timeout(std::time::Duration::from_secs(60))
+        .busy_timeout(std::time::Duration::from_mins(1))
         .unwrap();
     let mut found = BTreeMap::new();
     let mut select = database
