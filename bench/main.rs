@@ -8,10 +8,9 @@
 //!
 //! `PONTOON_BENCH_ROUNDS` (default 5) and `PONTOON_BENCH_SIZE` (default 100) change the counts.
 #![expect(
-    clippy::disallowed_methods,
     clippy::print_stdout,
     clippy::print_stderr,
-    reason = "a program of its own, with its own settings and its own voice"
+    reason = "a program of its own, with its own voice"
 )]
 
 use std::path::{Path, PathBuf};

@@ -63,10 +63,7 @@ pub(crate) fn count(reduced: usize, full: usize) -> usize {
     }
 }
 
-#[expect(
-    clippy::disallowed_methods,
-    reason = "the one place where tests read the environment"
-)]
+/// The one place where tests read the environment.
 fn variable(name: &str) -> Option<String> {
     std::env::var(name).ok()
 }

@@ -106,6 +106,43 @@ fn reach(path: &Path, reached: &mut BTreeSet<PathBuf>) {
     }
 }
 
+/// Says which lines outside `home` hold any of some words; comments and strings do not count.
+fn only_in(home: &str, words: &[&str]) -> Vec<String> {
+    let mut complaints = Vec::new();
+    for file in source::files("src") {
+        if file.path.starts_with(home) {
+            continue;
+        }
+        for (number, line) in source::code(&file.text).lines().enumerate() {
+            if words.iter().any(|word| line.contains(word)) {
+                complaints.push(format!(
+                    "{}:{}: belongs in {home}: {}",
+                    file.path.display(),
+                    number + 1,
+                    line.trim()
+                ));
+            }
+        }
+    }
+    complaints
+}
+
+#[test]
+fn only_cli_reads_the_environment() {
+    check(&only_in(
+        "src/cli",
+        &["env::var", "env::home_dir", "env::args"],
+    ));
+}
+
+#[test]
+fn only_the_system_calls_are_unsafe() {
+    check(&only_in(
+        "src/sandbox/sys.rs",
+        &["unsafe {", "unsafe fn", "unsafe impl", "unsafe extern"],
+    ));
+}
+
 #[test]
 fn tests_are_never_ignored() {
     let complaints: Vec<_> = all_files()
