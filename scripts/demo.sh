@@ -52,7 +52,9 @@ flake=path:$dir/flake
 store=$dir/store
 
 say "what would happen"
-show "$pontoon" plan "$flake#release" --store "$store" --fact "receiver=$url"
+show "$pontoon" plan "$flake#checks.x86_64-linux.unit" --store "$store"
+show "$pontoon" run "$flake#release" --dry-run --store "$store" --fact "receiver=$url"
+[ "$(published)" = 0 ] || fail "a plan published something"
 
 say "the first run builds, then publishes"
 show "$pontoon" run "$flake#release" --store "$store" --fact "receiver=$url"
