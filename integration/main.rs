@@ -1,0 +1,11 @@
+//! The built executable beside real Nix, as root and as an ordinary user.
+//!
+//! These tests need root, `nix` and the other tools that `scripts/install.sh run` installs. Where
+//! something is missing they fail and say so; none skips itself. `support` has what they share.
+#![expect(
+    clippy::unwrap_used,
+    reason = "a test fails by panicking, and so does what it calls"
+)]
+
+mod harness;
+mod support;

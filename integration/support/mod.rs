@@ -1,0 +1,36 @@
+//! What the tests share. Each test makes a [`Place`] and does everything below it:
+//!
+//! | wanted | use |
+//! |---|---|
+//! | a directory on disk that goes away, read-only trees and all | [`Place::new`] |
+//! | a command with a time limit and a clean environment | [`Place::command`], [`run`] |
+//! | the built executable | [`Place::pontoon`], [`User::pontoon`] |
+//! | a command to be signalled, or waited for | [`Running`], [`until`] |
+//! | real Nix on a chroot store, and the executable on the same | [`Nix`], [`Nix::pontoon`] |
+//! | a derivation that builds until it is let go | [`Held`] |
+//! | a random graph of derivations | [`graph()`] |
+//! | what a store says of its paths, as rows and as `nix path-info` | [`rows`], [`Nix::path_info`] |
+//! | an ordinary user, with or without subordinate ids | [`User`] |
+//! | random choices, and how many of them | [`Seed`], [`count`] |
+//! | no process of ours left behind | [`Place::assert_no_process_left`] |
+//!
+//! Nothing here knows what Pontoon should do: that is for the tests to say.
+#![expect(dead_code, reason = "the tests use each a part of it")]
+
+mod graph;
+mod held;
+mod nix;
+mod place;
+mod process;
+mod random;
+mod rows;
+mod user;
+
+pub(crate) use graph::graph;
+pub(crate) use held::Held;
+pub(crate) use nix::{BuildUsers, Nix, sandbox_paths};
+pub(crate) use place::Place;
+pub(crate) use process::{Ran, Running, run, until};
+pub(crate) use random::{Seed, count};
+pub(crate) use rows::{Row, assert_same, rows};
+pub(crate) use user::User;
