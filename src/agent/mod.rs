@@ -1,1 +1,197 @@
-//! (being written)
+//! The agent: this executable inside an op, where it is the Nix builder.
+//!
+//! An op wakes it with a subcommand, a nonce and a shape. It connects to the tunnel, opens the
+//! store it finds, says hello and does jobs until it is told to go or its lifeline ends:
+//!
+//! | subcommand | jobs |
+//! |---|---|
+//! | `store` | roots, queries, imports, slots: for as long as the run lasts |
+//! | `build DRV` | builds: one in *plain*; in *strong* it pulls the next one when it is done |
+//! | `effect NAME` | one effect |
+//!
+//! In *strong* the op holds the whole store at `/nix` and the agent makes a sandbox for each
+//! derivation ([`room`]). In *plain* the op is the sandbox: the store is at `/.pontoon/store`,
+//! where no builder reaches, and the closure is mounted read-only by the op itself.
+//!
+//! The agent is synchronous and single-threaded, because it forks. It knows no engine.
+
+pub mod build;
+pub mod effect;
+pub mod housekeeping;
+pub mod link;
+pub mod outputs;
+pub mod room;
+pub mod users;
+pub mod watch;
+
+use std::path::{Path, PathBuf};
+
+use crate::store::{NixDir, Store};
+use crate::tunnel::{self, FromAgent, MachineError, ToAgent};
+use link::{Link, Lost};
+use users::Users;
+
+/// The op's environment variable with its nonce.
+pub const NONCE: &str = "PONTOON_NONCE";
+/// The op's environment variable with its shape: `strong` or `plain`.
+pub const SHAPE: &str = "PONTOON_SHAPE";
+/// Set by the device that brings the store: who builders may be, see [`Users`].
+pub const USERS: &str = "PONTOON_BUILD_USERS";
+
+/// Where a plain op has the whole store.
+pub const PLAIN_STORE: &str = "/.pontoon/store";
+/// Where an op has the locks of the machine's build users.
+pub const USER_POOL: &str = "/.pontoon/userpool";
+/// Below this a strong op has what `sandbox-paths` ask for, each at its target.
+pub const SANDBOX_PATHS: &str = "/.pontoon/sandbox";
+/// Where an effect's secrets are.
+pub const SECRETS: &str = "/run/secrets";
+
+/// Exit codes of the agent's own process; the outcome itself travels over the tunnel.
+pub mod exit {
+    /// It did what it was told.
+    pub const DONE: i32 = 0;
+    /// It could not begin; the reason was sent if there was a tunnel.
+    pub const UNFIT: i32 = 70;
+    /// Its lifeline ended.
+    pub const LOST: i32 = 71;
+    /// Its arguments or environment make no sense.
+    pub const USAGE: i32 = 64;
+}
+
+/// What an op tells the agent it wakes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Orders {
+    /// The subcommand.
+    pub task: Task,
+    /// Which op this is.
+    pub nonce: String,
+    /// Where the store is and who makes the sandbox.
+    pub shape: Shape,
+    /// The value of [`USERS`], if any.
+    pub users: Option<String>,
+}
+
+/// The agent's subcommand.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Task {
+    /// Serve the run: roots, queries, imports, slots.
+    Store,
+    /// Build.
+    Build,
+    /// Run an effect.
+    Effect,
+}
+
+/// Who makes the sandbox.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Shape {
+    /// The agent.
+    Strong,
+    /// The op.
+    Plain,
+}
+
+impl Orders {
+    /// Reads the arguments after the program's name, and the environment, of an op.
+    pub fn read(arguments: &[String], environment: &[(String, String)]) -> Option<Self> {
+        let variable =
+            |name: &str| environment.iter().find(|(key, _)| key == name).map(|(_, v)| v.clone());
+        let task = match arguments.first()?.as_str() {
+            "store" => Task::Store,
+            "build" => Task::Build,
+            "effect" => Task::Effect,
+            _ => return None,
+        };
+        let shape = match variable(SHAPE)?.as_str() {
+            "strong" => Shape::Strong,
+            "plain" => Shape::Plain,
+            _ => return None,
+        };
+        Some(Self { task, nonce: variable(NONCE)?, shape, users: variable(USERS) })
+    }
+}
+
+/// What an agent works with.
+pub struct Agent {
+    /// Its end of the tunnel.
+    pub link: Link,
+    /// The store it woke up in.
+    pub store: Store,
+    /// Who makes the sandbox.
+    pub shape: Shape,
+    /// Who builders may be.
+    pub users: Users,
+    /// The slot this agent builds in, once it has one.
+    pub slot: Option<crate::store::Slot>,
+}
+
+/// Does what an op orders; returns the exit code of its process.
+pub fn run(orders: &Orders) -> i32 {
+    let mut link = match Link::connect(Path::new(tunnel::SOCKET)) {
+        Ok(link) => link,
+        // Nobody to tell: the engine reports the exit code.
+        Err(_) => return exit::LOST,
+    };
+    let nix_dir = match orders.shape {
+        Shape::Strong => PathBuf::from("/nix"),
+        Shape::Plain => PathBuf::from(PLAIN_STORE),
+    };
+    let store = match Store::open(NixDir::new(nix_dir)) {
+        Ok(store) => store,
+        Err(error) => {
+            let _ = link.say(&FromAgent::Unfit { error: MachineError::of(&error) });
+            return exit::UNFIT;
+        }
+    };
+    let users = Users::read(orders.users.as_deref());
+    let mut agent = Agent { link, store, shape: orders.shape, users, slot: None };
+    match agent.greet(orders).and_then(|()| agent.serve(orders.task)) {
+        Ok(()) => exit::DONE,
+        Err(_) => exit::LOST,
+    }
+}
+
+impl Agent {
+    fn greet(&mut self, orders: &Orders) -> Result<(), Lost> {
+        let identity = self.store.identity();
+        self.link.say(&FromAgent::Hello {
+            version: tunnel::VERSION,
+            nonce: orders.nonce.clone(),
+            store: identity.store.clone(),
+            instance: identity.instance.clone(),
+        })?;
+        match self.link.hear()? {
+            ToAgent::Welcome { version } if version == tunnel::VERSION => Ok(()),
+            _ => Err(Lost::OutOfPlace { what: "no welcome of this version" }),
+        }
+    }
+
+    fn serve(&mut self, task: Task) -> Result<(), Lost> {
+        let mut services = housekeeping::Services::default();
+        loop {
+            // Housekeeping answers every job; only workers ask for one.
+            if task != Task::Store {
+                self.link.say(&FromAgent::Idle)?;
+            }
+            match self.link.hear()? {
+                ToAgent::Bye => return Ok(()),
+                // It came after the job had ended by itself.
+                ToAgent::Cancel => {}
+                ToAgent::Build(job) => {
+                    let answer = self.build(&job)?;
+                    self.link.say(&answer)?;
+                    if self.shape == Shape::Plain {
+                        return Ok(());
+                    }
+                }
+                ToAgent::Effect(job) => {
+                    let answer = self.effect(&job)?;
+                    return self.link.say(&answer);
+                }
+                other if task == Task::Store => self.housekeep(&mut services, other)?,
+                _ => return Err(Lost::OutOfPlace { what: "a job of another task" }),
+            }
+        }
+    }
+}

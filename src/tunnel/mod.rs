@@ -1,1 +1,35 @@
-//! (being written)
+//! The tunnel: the framed protocol between an agent and the conductor, over one byte stream.
+//!
+//! The agent connects to a Unix socket in its root (on BuildKit: an SSH-forward mount) and says
+//! [`FromAgent::Hello`]; the conductor answers [`ToAgent::Welcome`] and gives it one job at a time.
+//! The stream is also the *lifeline*: an agent whose stream ends kills what it runs and goes.
+//!
+//! It uses nothing that a plain byte pipe lacks: no descriptors are passed, no peer credentials
+//! are asked for, and no half-close means anything (one does not reach a container; BuildKit spec
+//! §13.3). The end of a stream of NAR bytes is therefore a frame of its own.
+//!
+//! | frame | kind | payload |
+//! |---|---|---|
+//! | message | 0 | JSON: [`FromAgent`] or [`ToAgent`] |
+//! | log | 1 | bytes a builder wrote, as they came |
+//! | data | 2 | bytes of a NAR; an empty one ends it |
+//!
+//! A frame is its length (4 bytes, little-endian, of kind and payload together), the kind (one
+//! byte) and the payload. A frame longer than [`MAX_FRAME`] or of an unknown kind ends the
+//! connection: the stream cannot be trusted any more.
+
+pub mod frame;
+pub mod message;
+
+pub use frame::{Decoder, Frame, FrameError, MAX_FRAME, encode};
+pub use message::{
+    BuildJob, BuildResult, EffectJob, EffectResult, FromAgent, ImportHeader, MachineError,
+    PathFacts, PathKind, QueryScope, SandboxPath, ToAgent,
+};
+
+/// The protocol's version: agent and conductor are one executable today, but an op may outlive
+/// an upgrade; a peer of another version is refused by name.
+pub const VERSION: u32 = 1;
+
+/// Where an agent finds the tunnel's socket in its root.
+pub const SOCKET: &str = "/.pontoon/tunnel";

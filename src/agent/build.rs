@@ -1,0 +1,342 @@
+//! Building one derivation, step by step (Nix spec §4.1, §5):
+//!
+//! 1. its file is read from this store and checked against its name;
+//! 2. its outputs get temp roots, then locks; if another program holds one, the conductor is told
+//!    and asks again later, so that nothing waits here;
+//! 3. if the wanted outputs became valid meanwhile there is nothing to do;
+//! 4. every path of the input closure must be valid *here*, whatever anybody believed before;
+//! 5. invalid leftovers at the outputs' places are deleted;
+//! 6. the attempt is recorded, the builder runs in its room and is watched;
+//! 7. the outputs are checked, made canonical, scanned, renamed into the store and registered;
+//! 8. the attempt's end is recorded, the locks go, the conductor hears the result.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
+
+use crate::agent::link::Lost;
+use crate::agent::outputs::Collect;
+use crate::agent::room::{self, BUILD_DIR, Network, Program, Room, RoomError, SlotDirs};
+use crate::agent::watch::{End, Limits, Watch, WatchError};
+use crate::agent::{Agent, Shape};
+use crate::event::Failure;
+use crate::nix::derivation::{self, Parsed, Recipe, Systems};
+use crate::nix::{Derivation, StorePath};
+use crate::sandbox::{self, Exit, Filter, Personality};
+use crate::store::{Attempt, Durability, LogWriter, PathInfo, Slot};
+use crate::tunnel::{BuildJob, BuildResult, FromAgent, MachineError};
+
+/// Why a build ended without a result of its own.
+enum Stop {
+    /// The result, come early.
+    Result(BuildResult),
+    /// Another program holds a lock.
+    Busy(PathBuf),
+    /// The machine failed.
+    Machine(MachineError),
+    /// The lifeline ended.
+    Lost(Lost),
+}
+
+impl From<Lost> for Stop {
+    fn from(lost: Lost) -> Self {
+        Self::Lost(lost)
+    }
+}
+
+fn machine(error: impl std::error::Error) -> Stop {
+    Stop::Machine(MachineError::of(&error))
+}
+
+fn failed(failure: Failure) -> Stop {
+    Stop::Result(BuildResult::Failed { failure })
+}
+
+impl Agent {
+    /// Builds; the answer is what the conductor is to hear.
+    pub fn build(&mut self, job: &BuildJob) -> Result<FromAgent, Lost> {
+        match self.build_or_stop(job) {
+            Ok(result) | Err(Stop::Result(result)) => Ok(FromAgent::Built { result }),
+            Err(Stop::Busy(lock)) => Ok(FromAgent::Busy { lock: lock.display().to_string() }),
+            Err(Stop::Machine(error)) => Ok(FromAgent::Failed { error }),
+            Err(Stop::Lost(lost)) => Err(lost),
+        }
+    }
+
+    fn build_or_stop(&mut self, job: &BuildJob) -> Result<BuildResult, Stop> {
+        let drv = self.read_derivation(&job.drv)?;
+        let recipe = Recipe::of(&drv, BUILD_DIR, job.cores).map_err(machine)?;
+        let outputs: Vec<StorePath> =
+            recipe.outputs.values().map(|output| output.path.clone()).collect();
+        self.store.add_temp_roots(&outputs).map_err(machine)?;
+        let locks = match self.store.try_lock(&outputs).map_err(machine)? {
+            Ok(locks) => locks,
+            Err(held) => return Err(Stop::Busy(held)),
+        };
+        let valid = self.store.valid(&outputs).map_err(machine)?;
+        let wanted_are_valid = job
+            .wanted
+            .iter()
+            .all(|name| recipe.outputs.get(name).is_some_and(|o| valid.contains(&o.path)));
+        if wanted_are_valid {
+            let outputs = self.facts_of(&valid)?;
+            locks.release();
+            return Ok(BuildResult::AlreadyValid { outputs });
+        }
+        let closure = self.input_closure(&drv)?;
+        for path in outputs.iter().filter(|path| !valid.contains(path)) {
+            self.store.delete_invalid(path).map_err(machine)?;
+        }
+        let attempt = self.begin(job)?;
+        let result = self.attempt(job, &recipe, &closure, &valid);
+        attempt.end(&describe(&result)).map_err(machine)?;
+        locks.release();
+        result
+    }
+
+    fn read_derivation(&self, path: &StorePath) -> Result<Derivation, Stop> {
+        let missing = || Stop::Result(BuildResult::StoreLost { missing: path.clone() });
+        let place = self.store.dir().real(path);
+        let bytes = match fs_err::read(&place) {
+            Ok(bytes) => bytes,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Err(missing()),
+            Err(error) => return Err(machine(error)),
+        };
+        let Parsed { derivation, .. } = derivation::parse(path, &bytes).map_err(machine)?;
+        if let Some(reason) = derivation::unsupported(&derivation, &Systems::of_this_machine()) {
+            return Err(failed(Failure::Refused { reason: reason.to_string() }));
+        }
+        Ok(derivation)
+    }
+
+    /// Returns the closure of the wanted outputs of every input, and of the sources.
+    fn input_closure(&mut self, drv: &Derivation) -> Result<BTreeMap<StorePath, PathInfo>, Stop> {
+        let mut roots: BTreeSet<StorePath> = drv.input_sources().clone();
+        for (input, wanted) in drv.input_derivations() {
+            let declared = self.store.derivation_outputs(input).map_err(machine)?;
+            for name in wanted.outputs() {
+                let Some(path) = declared.get(name) else {
+                    let missing = input.clone();
+                    return Err(Stop::Result(BuildResult::StoreLost { missing }));
+                };
+                roots.insert(path.clone());
+            }
+        }
+        self.closure_or_lost(&roots)
+    }
+
+    fn closure_or_lost(
+        &mut self,
+        roots: &BTreeSet<StorePath>,
+    ) -> Result<BTreeMap<StorePath, PathInfo>, Stop> {
+        let asked: Vec<StorePath> = roots.iter().cloned().collect();
+        let valid = self.store.valid(&asked).map_err(machine)?;
+        if let Some(missing) = roots.iter().find(|path| !valid.contains(*path)) {
+            return Err(Stop::Result(BuildResult::StoreLost { missing: missing.clone() }));
+        }
+        self.store.closure(roots).map_err(machine)
+    }
+
+    fn facts_of(
+        &mut self,
+        valid: &BTreeSet<StorePath>,
+    ) -> Result<Vec<crate::tunnel::PathFacts>, Stop> {
+        let facts = self.facts(valid).map_err(machine)?;
+        Ok(facts.into_iter().filter(|fact| valid.contains(&fact.path)).collect())
+    }
+
+    fn begin(&mut self, job: &BuildJob) -> Result<Attempt, Stop> {
+        let attempt = Attempt::begin(
+            self.store.dir(),
+            "build",
+            &job.drv.to_string(),
+            &job.run,
+            Durability::Lazy,
+        )
+        .map_err(machine)?;
+        self.link.say(&FromAgent::Started { attempt: attempt.id().to_owned() })?;
+        Ok(attempt)
+    }
+
+    fn slot(&mut self, number: Option<u32>) -> Result<SlotDirs, Stop> {
+        match (self.shape, number) {
+            (Shape::Plain, Some(number)) => Ok(SlotDirs::mounted(self.store.dir(), number)),
+            _ => {
+                if self.slot.is_none() {
+                    self.slot = Some(Slot::lease(self.store.dir()).map_err(machine)?);
+                }
+                Ok(SlotDirs::of(self.slot.as_ref().expect("just leased")))
+            }
+        }
+    }
+
+    fn attempt(
+        &mut self,
+        job: &BuildJob,
+        recipe: &Recipe,
+        closure: &BTreeMap<StorePath, PathInfo>,
+        valid: &BTreeSet<StorePath>,
+    ) -> Result<BuildResult, Stop> {
+        let slot = self.slot(job.slot)?;
+        let user = self.users.acquire(slot.number).map_err(machine)?;
+        let network = match recipe.network {
+            derivation::Network::Private => Network::Private,
+            derivation::Network::Open => Network::Open,
+        };
+        let transient = network == Network::Open;
+        let files = recipe
+            .files
+            .iter()
+            .map(|(name, contents)| (PathBuf::from(BUILD_DIR).join(name), contents.clone()))
+            .collect();
+        let room = Room {
+            shape: self.shape,
+            dir: &self.store.dir().clone(),
+            slot: &slot,
+            closure,
+            sandbox_paths: &job.sandbox_paths,
+            user: &user,
+            network,
+            files,
+        };
+        let program = Program {
+            path: recipe.builder.as_bytes().to_vec(),
+            arguments: recipe.arguments.clone(),
+            environment: recipe.environment.clone(),
+            personality: Personality { linux32: recipe.linux32 },
+            filter: Filter::Nix,
+        };
+        let mut log = LogWriter::create(self.store.dir(), &job.drv).map_err(machine)?;
+        let limits = Limits { timeout: job.timeout, silence: job.silence };
+        let end = self.run_in_room(&room, program, limits, &mut log);
+        log.finish().map_err(machine)?;
+        let failure = match end? {
+            End::Exited(Exit::Code(0)) => {
+                let collect = Collect { drv: &job.drv, recipe, closure, valid, slot: &slot };
+                let collected = collect.collect(&mut self.store, &user);
+                self.leave(&slot);
+                let paths = collected?;
+                let outputs = self.facts_of(&paths)?;
+                return Ok(BuildResult::Built { outputs });
+            }
+            End::Exited(Exit::Code(code)) => {
+                Failure::ExitCode { code, transient: transient || self.disk_is_full() }
+            }
+            End::Exited(Exit::Signal(signal)) => {
+                Failure::Signal { signal, transient: transient || self.disk_is_full() }
+            }
+            End::TimedOut(seconds) => Failure::TimedOut { seconds },
+            End::Silent(seconds) => Failure::Silent { seconds },
+            End::Cancelled => {
+                self.leave(&slot);
+                return Ok(BuildResult::Cancelled);
+            }
+        };
+        self.leave(&slot);
+        Err(failed(failure))
+    }
+
+    /// Starts a program in a room and watches it to its end. A program that cannot be executed is
+    /// a failure of the builder, as in Nix, with the reason in its log.
+    pub(super) fn run_in_room(
+        &mut self,
+        room: &Room<'_>,
+        program: Program,
+        limits: Limits,
+        log: &mut dyn std::io::Write,
+    ) -> Result<End, Interrupted> {
+        let owner = (room.user.uid, room.user.gid);
+        let terminal = sandbox::pty(Some(owner)).map_err(|error| Interrupted::machine(&error))?;
+        let child = match room.start(program, terminal.slave) {
+            Ok(child) => child,
+            Err(RoomError::Start(sandbox::Error::Exec { program, source })) => {
+                let text = format!("error: executing '{program}': {source}\n");
+                log.write_all(text.as_bytes()).map_err(|error| Interrupted::machine(&error))?;
+                self.link.log(text.as_bytes()).map_err(Interrupted::Lost)?;
+                return Ok(End::Exited(Exit::Code(1)));
+            }
+            Err(error) => return Err(Interrupted::machine(&error)),
+        };
+        let uid = room.user.uid;
+        let sweep = || {
+            // In strong the room's process namespace dies with its first process.
+            if room.shape == Shape::Plain && room.user.separate {
+                let _ = sandbox::kill_user(uid);
+            }
+        };
+        let watch = Watch {
+            child,
+            terminal: terminal.master,
+            link: &mut self.link,
+            log,
+            limits,
+            sweep: &sweep,
+        };
+        watch.until_end().map_err(|error| match error {
+            WatchError::Lost(lost) => Interrupted::Lost(lost),
+            other => Interrupted::machine(&other),
+        })
+    }
+
+    /// Empties the slot for the next build.
+    pub(super) fn leave(&mut self, _slot: &SlotDirs) {
+        if let Some(slot) = &self.slot
+            && slot.sweep().is_err()
+        {
+            // What cannot be swept now is swept by the next lease; build elsewhere meanwhile.
+            self.slot = None;
+        }
+    }
+
+    /// Nix calls a failure transient when less than 8 MiB are left (Nix spec §5.1).
+    fn disk_is_full(&self) -> bool {
+        rustix::fs::statvfs(self.store.dir().store())
+            .is_ok_and(|disk| disk.f_bavail * disk.f_frsize < 8 << 20)
+    }
+}
+
+/// Why nothing more can be said of a process in a room.
+pub(super) enum Interrupted {
+    Machine(MachineError),
+    Lost(Lost),
+}
+
+impl Interrupted {
+    fn machine(error: &dyn std::error::Error) -> Self {
+        Self::Machine(MachineError::of(error))
+    }
+}
+
+impl From<Interrupted> for Stop {
+    fn from(stop: Interrupted) -> Self {
+        match stop {
+            Interrupted::Machine(error) => Self::Machine(error),
+            Interrupted::Lost(lost) => Self::Lost(lost),
+        }
+    }
+}
+
+impl From<crate::agent::outputs::Rejected> for Stop {
+    fn from(rejected: crate::agent::outputs::Rejected) -> Self {
+        use crate::agent::outputs::Rejected;
+        match rejected {
+            Rejected::Output(failure) => failed(failure),
+            Rejected::Machine(error) => Self::Machine(error),
+        }
+    }
+}
+
+fn describe(result: &Result<BuildResult, Stop>) -> String {
+    match result {
+        Ok(BuildResult::Built { .. }) => "built".to_owned(),
+        Ok(BuildResult::Cancelled) => "cancelled".to_owned(),
+        Ok(_) => "ended".to_owned(),
+        Err(Stop::Result(BuildResult::Failed { failure })) => format!("failed: {failure}"),
+        Err(Stop::Result(_)) => "ended".to_owned(),
+        Err(Stop::Busy(_)) => "busy".to_owned(),
+        Err(Stop::Machine(error)) => format!("machine failed: {error}"),
+        Err(Stop::Lost(lost)) => format!("ended with its lifeline: {lost}"),
+    }
+}
+
+
+

@@ -1,0 +1,143 @@
+//! Running one effect: impure, never cached, recorded durably before it starts.
+//!
+//! Its room has the network, the closure of what it refers to (read-only), a fresh home, and its
+//! secrets as files below `/run/secrets`; nothing it does enters the store.
+
+use std::collections::BTreeSet;
+use std::path::PathBuf;
+
+use crate::agent::build::Interrupted;
+use crate::agent::link::Lost;
+use crate::agent::room::{BUILD_DIR, Network, Program, Room, SlotDirs, base_name};
+use crate::agent::watch::{End, Limits};
+use crate::agent::{Agent, SECRETS, Shape};
+use crate::event::Failure;
+use crate::nix::StorePath;
+use crate::sandbox::{Exit, Filter, Personality};
+use crate::store::{Attempt, Durability, Slot};
+use crate::tunnel::{EffectJob, EffectResult, FromAgent, MachineError};
+
+impl Agent {
+    /// Runs an effect; the answer is what the conductor is to hear.
+    pub fn effect(&mut self, job: &EffectJob) -> Result<FromAgent, Lost> {
+        match self.effect_or_stop(job) {
+            Ok(result) => Ok(FromAgent::Ran { result }),
+            Err(Interrupted::Machine(error)) => Ok(FromAgent::Failed { error }),
+            Err(Interrupted::Lost(lost)) => Err(lost),
+        }
+    }
+
+    fn effect_or_stop(&mut self, job: &EffectJob) -> Result<EffectResult, Interrupted> {
+        if let Some(missing) = self.missing(&job.roots)? {
+            return Ok(EffectResult::StoreLost { missing });
+        }
+        // The attempt is on disk before the first side effect can happen: whoever finds no end
+        // to it later knows that it may have happened.
+        let attempt = Attempt::begin(
+            self.store.dir(),
+            "effect",
+            &job.name,
+            &job.run,
+            Durability::Synced,
+        )
+        .map_err(|error| Interrupted::machine(&error))?;
+        self.link
+            .say(&FromAgent::Started { attempt: attempt.id().to_owned() })
+            .map_err(Interrupted::Lost)?;
+        let result = self.run_effect(job);
+        let text = match &result {
+            Ok(EffectResult::Succeeded) => "succeeded".to_owned(),
+            Ok(EffectResult::Failed { failure }) => format!("failed: {failure}"),
+            Ok(EffectResult::Cancelled) => "cancelled".to_owned(),
+            Ok(EffectResult::StoreLost { .. }) => "store lost".to_owned(),
+            Err(Interrupted::Machine(error)) => format!("machine failed: {error}"),
+            Err(Interrupted::Lost(lost)) => format!("killed with its lifeline: {lost}"),
+        };
+        attempt.end(&text).map_err(|error| Interrupted::machine(&error))?;
+        result
+    }
+
+    fn missing(&mut self, roots: &BTreeSet<StorePath>) -> Result<Option<StorePath>, Interrupted> {
+        let asked: Vec<StorePath> = roots.iter().cloned().collect();
+        let valid = self.store.valid(&asked).map_err(|error| Interrupted::machine(&error))?;
+        Ok(roots.iter().find(|path| !valid.contains(*path)).cloned())
+    }
+
+    fn run_effect(&mut self, job: &EffectJob) -> Result<EffectResult, Interrupted> {
+        let closure =
+            self.store.closure(&job.roots).map_err(|error| Interrupted::machine(&error))?;
+        // In plain the op has the whole room mounted, but a slot: nothing may be left behind, so
+        // the agent leases one in either shape.
+        let slot =
+            Slot::lease(self.store.dir()).map_err(|error| Interrupted::machine(&error))?;
+        let mut dirs = SlotDirs::of(&slot);
+        if self.shape == Shape::Plain {
+            dirs.build = PathBuf::from(BUILD_DIR);
+            dirs.temporary = PathBuf::from("/tmp");
+            dirs.store = PathBuf::from("/nix/store");
+        }
+        let user = self
+            .users
+            .acquire(dirs.number)
+            .map_err(|error| Interrupted::machine(&error))?;
+        let files = self.secrets(job)?;
+        let room = Room {
+            shape: self.shape,
+            dir: &self.store.dir().clone(),
+            slot: &dirs,
+            closure: &closure,
+            sandbox_paths: &job.sandbox_paths,
+            user: &user,
+            network: Network::Open,
+            files,
+        };
+        let program = Program {
+            path: job.command[0].as_bytes().to_vec(),
+            arguments: std::iter::once(base_name(job.command[0].as_bytes()))
+                .chain(job.command[1..].iter().map(|argument| argument.as_bytes().to_vec()))
+                .collect(),
+            environment: job
+                .environment
+                .iter()
+                .map(|(name, value)| (name.as_bytes().to_vec(), value.as_bytes().to_vec()))
+                .collect(),
+            personality: Personality { linux32: false },
+            filter: Filter::None,
+        };
+        let limits = Limits { timeout: job.timeout, silence: job.silence };
+        let end = self.run_in_room(&room, program, limits, &mut std::io::sink());
+        drop(slot);
+        Ok(match end? {
+            End::Exited(Exit::Code(0)) => EffectResult::Succeeded,
+            End::Exited(Exit::Code(code)) => {
+                EffectResult::Failed { failure: Failure::ExitCode { code, transient: true } }
+            }
+            End::Exited(Exit::Signal(signal)) => {
+                EffectResult::Failed { failure: Failure::Signal { signal, transient: true } }
+            }
+            End::TimedOut(seconds) => {
+                EffectResult::Failed { failure: Failure::TimedOut { seconds } }
+            }
+            End::Silent(seconds) => EffectResult::Failed { failure: Failure::Silent { seconds } },
+            End::Cancelled => EffectResult::Cancelled,
+        })
+    }
+
+    /// In strong the op has the secrets, and the room gets them; in plain the op is the room.
+    fn secrets(&self, job: &EffectJob) -> Result<Vec<(PathBuf, Vec<u8>)>, Interrupted> {
+        if self.shape == Shape::Plain {
+            return Ok(Vec::new());
+        }
+        let mut files = Vec::new();
+        for name in &job.secrets {
+            let path = PathBuf::from(SECRETS).join(name);
+            let value = fs_err::read(&path).map_err(|error| {
+                Interrupted::Machine(MachineError {
+                    text: format!("secret `{name}` did not reach the op: {error}"),
+                })
+            })?;
+            files.push((path, value));
+        }
+        Ok(files)
+    }
+}

@@ -1,0 +1,157 @@
+//! The agent's end of the tunnel, which is also its lifeline.
+
+use std::collections::VecDeque;
+use std::io::{Read, Write};
+use std::os::fd::{AsFd, BorrowedFd};
+use std::os::unix::net::UnixStream;
+use std::path::Path;
+
+use crate::tunnel::{Decoder, Frame, FrameError, FromAgent, ToAgent, encode, frame};
+
+/// The conductor is gone, or speaks nonsense: whatever runs must be ended.
+#[derive(Debug, thiserror::Error)]
+pub enum Lost {
+    /// The stream ended.
+    #[error("the tunnel was closed")]
+    Closed,
+    /// The stream broke.
+    #[error("the tunnel broke")]
+    Broken(#[source] std::io::Error),
+    /// What came is not the protocol.
+    #[error("the tunnel carries something else")]
+    Protocol(#[source] FrameError),
+    /// A frame came where it has no meaning.
+    #[error("the tunnel carries {what} out of place")]
+    OutOfPlace {
+        /// What came.
+        what: &'static str,
+    },
+}
+
+/// The agent's end of the tunnel.
+#[derive(Debug)]
+pub struct Link {
+    stream: UnixStream,
+    decoder: Decoder,
+    inbox: VecDeque<Frame>,
+}
+
+impl Link {
+    /// Connects to the socket at `path`.
+    pub fn connect(path: &Path) -> Result<Self, Lost> {
+        let stream = UnixStream::connect(path).map_err(Lost::Broken)?;
+        Ok(Self { stream, decoder: Decoder::default(), inbox: VecDeque::new() })
+    }
+
+    /// Sends a message.
+    pub fn say(&mut self, message: &FromAgent) -> Result<(), Lost> {
+        self.write(&Frame::message(message))
+    }
+
+    /// Sends bytes of a log.
+    pub fn log(&mut self, bytes: &[u8]) -> Result<(), Lost> {
+        self.write(&Frame::Log(bytes.to_vec()))
+    }
+
+    /// Waits for the next message.
+    pub fn hear(&mut self) -> Result<ToAgent, Lost> {
+        match self.next_frame()? {
+            Frame::Message(payload) => frame::parse(&payload).map_err(Lost::Protocol),
+            Frame::Data(_) => Err(Lost::OutOfPlace { what: "data" }),
+            Frame::Log(_) => Err(Lost::OutOfPlace { what: "a log" }),
+        }
+    }
+
+    /// Waits for the next frame.
+    pub fn next_frame(&mut self) -> Result<Frame, Lost> {
+        loop {
+            if let Some(frame) = self.inbox.pop_front() {
+                return Ok(frame);
+            }
+            self.pump()?;
+        }
+    }
+
+    /// Reads once (call it when the descriptor is readable, or to wait) and sorts what came.
+    pub fn pump(&mut self) -> Result<(), Lost> {
+        let mut buffer = [0; 64 << 10];
+        let count = loop {
+            match self.stream.read(&mut buffer) {
+                Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
+                other => break other.map_err(Lost::Broken)?,
+            }
+        };
+        if count == 0 {
+            return Err(Lost::Closed);
+        }
+        self.decoder.push(&buffer[..count]);
+        while let Some(frame) = self.decoder.next_frame().map_err(Lost::Protocol)? {
+            self.inbox.push_back(frame);
+        }
+        Ok(())
+    }
+
+    /// Takes a message that has come already, without waiting.
+    pub fn heard(&mut self) -> Result<Option<ToAgent>, Lost> {
+        if self.inbox.is_empty() {
+            return Ok(None);
+        }
+        self.hear().map(Some)
+    }
+
+    fn write(&mut self, frame: &Frame) -> Result<(), Lost> {
+        self.stream.write_all(&encode(frame)).map_err(Lost::Broken)
+    }
+}
+
+impl AsFd for Link {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.stream.as_fd()
+    }
+}
+
+/// Reads the data frames of one NAR as a byte stream that ends at the empty frame.
+#[derive(Debug)]
+pub struct Data<'a> {
+    link: &'a mut Link,
+    chunk: Vec<u8>,
+    at: usize,
+    ended: bool,
+    /// Bytes read so far.
+    pub count: u64,
+}
+
+impl<'a> Data<'a> {
+    /// Begins to read.
+    pub fn new(link: &'a mut Link) -> Self {
+        Self { link, chunk: Vec::new(), at: 0, ended: false, count: 0 }
+    }
+
+    /// Reads and forgets what is left, so that the next message is in its place.
+    pub fn skip_rest(&mut self) -> std::io::Result<()> {
+        std::io::copy(self, &mut std::io::sink()).map(|_| ())
+    }
+}
+
+impl Read for Data<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
+        while self.at == self.chunk.len() && !self.ended {
+            match self.link.next_frame().map_err(std::io::Error::other)? {
+                Frame::Data(bytes) => {
+                    self.ended = bytes.is_empty();
+                    self.count += bytes.len() as u64;
+                    self.chunk = bytes;
+                    self.at = 0;
+                }
+                Frame::Message(_) | Frame::Log(_) => {
+                    return Err(std::io::Error::other(Lost::OutOfPlace { what: "a message" }));
+                }
+            }
+        }
+        let rest = &self.chunk[self.at..];
+        let count = rest.len().min(buffer.len());
+        buffer[..count].copy_from_slice(&rest[..count]);
+        self.at += count;
+        Ok(count)
+    }
+}

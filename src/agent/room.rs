@@ -1,0 +1,349 @@
+//! The room: what a builder or an effect sees.
+//!
+//! In *strong* it is a cage of our own, as Nix makes it (Nix spec §4.8): a root that holds `/build`,
+//! `/tmp`, `/dev`, `/proc`, `/etc` and in `/nix/store` exactly the closure. In *plain* the op is
+//! the room already: only what a mount cannot bring is added to it.
+
+use std::collections::BTreeMap;
+use std::ffi::OsStr;
+use std::io;
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+
+use crate::agent::users::BuildUser;
+use crate::agent::{SANDBOX_PATHS, Shape};
+use crate::nix::StorePath;
+use crate::sandbox::{
+    Access, Cage, Child, Entry, Filter, Identity, Missing, Namespaces, Personality, Process,
+};
+use crate::store::{NixDir, PathInfo, Slot};
+use crate::tunnel::SandboxPath;
+
+/// Where the builder finds its build directory (Nix's `sandbox-build-dir`).
+pub const BUILD_DIR: &str = "/build";
+
+/// Inside a strong room a builder is this user and group, whoever it is outside.
+const INSIDE: (u32, u32) = (1000, 100);
+
+const PASSWD: &str = "root:x:0:0:Nix build user:/build:/noshell\n\
+    nixbld:x:1000:100:Nix build user:/build:/noshell\n\
+    nobody:x:65534:65534:Nobody:/:/noshell\n";
+const GROUP: &str = "root:x:0:\nnixbld:!:100:\nnogroup:x:65534:\n";
+const HOSTS: &str = "127.0.0.1 localhost\n::1 localhost\n";
+const NSSWITCH: &str = "hosts: files dns\nservices: files\n";
+
+/// Whether the room has the machine's network.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Network {
+    /// Loopback alone.
+    Private,
+    /// The op's own network.
+    Open,
+}
+
+/// A room to be made.
+pub struct Room<'a> {
+    /// Who makes the walls.
+    pub shape: Shape,
+    /// The store's directory as the agent sees it.
+    pub dir: &'a NixDir,
+    /// Where outputs and temporary files are made.
+    pub slot: &'a SlotDirs,
+    /// Every path of the input closure.
+    pub closure: &'a BTreeMap<StorePath, PathInfo>,
+    /// What of the machine is visible besides.
+    pub sandbox_paths: &'a [SandboxPath],
+    /// Who works in it.
+    pub user: &'a BuildUser,
+    /// What it is connected to.
+    pub network: Network,
+    /// Files put in before anything else: absolute path and contents.
+    pub files: Vec<(PathBuf, Vec<u8>)>,
+}
+
+/// The directories of a slot.
+#[derive(Debug, Clone)]
+pub struct SlotDirs {
+    /// The slot's number.
+    pub number: u32,
+    /// What becomes `/nix/store`.
+    pub store: PathBuf,
+    /// What becomes `/build`.
+    pub build: PathBuf,
+    /// What becomes `/tmp`.
+    pub temporary: PathBuf,
+    /// An empty directory for the root to be mounted on.
+    pub root: PathBuf,
+}
+
+impl SlotDirs {
+    /// The directories of a slot leased by this agent.
+    pub fn of(slot: &Slot) -> Self {
+        Self {
+            number: slot.number(),
+            store: slot.store_dir(),
+            build: slot.build_dir(),
+            temporary: slot.temporary_dir(),
+            root: slot.root_dir(),
+        }
+    }
+
+    /// The directories of a slot that the op has mounted: all but `store` are the op's own.
+    pub fn mounted(dir: &NixDir, number: u32) -> Self {
+        let base = dir.slots().join(number.to_string());
+        Self {
+            number,
+            store: base.join("store"),
+            build: PathBuf::from(BUILD_DIR),
+            temporary: PathBuf::from("/tmp"),
+            root: base.join("root"),
+        }
+    }
+}
+
+/// A program to run in a room.
+pub struct Program {
+    /// Its absolute path in the room.
+    pub path: Vec<u8>,
+    /// Its arguments, `argv[0]` first.
+    pub arguments: Vec<Vec<u8>>,
+    /// Its whole environment.
+    pub environment: Vec<(Vec<u8>, Vec<u8>)>,
+    /// Whether it is a 32-bit builder.
+    pub personality: Personality,
+    /// Which system calls are refused.
+    pub filter: Filter,
+}
+
+/// A room could not be made.
+#[derive(Debug, thiserror::Error)]
+pub enum RoomError {
+    /// A file or directory of it could not be prepared.
+    #[error("cannot prepare `{path}` of the sandbox")]
+    Prepare {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// The process could not be started in it.
+    #[error("cannot start the sandbox")]
+    Start(#[source] crate::sandbox::Error),
+}
+
+impl Room<'_> {
+    /// Prepares the room and starts a program in it; its output goes to `output`.
+    pub fn start(
+        &self,
+        program: Program,
+        output: std::os::fd::OwnedFd,
+    ) -> Result<Child, RoomError> {
+        self.prepare_directories()?;
+        let process = Process {
+            program: program.path,
+            arguments: program.arguments,
+            environment: program
+                .environment
+                .into_iter()
+                .map(|(name, value)| [name.as_slice(), b"=", value.as_slice()].concat())
+                .collect(),
+            directory: PathBuf::from(BUILD_DIR),
+            identity: self.identity(),
+            output,
+            personality: program.personality,
+            filter: program.filter,
+        };
+        let cage = match self.shape {
+            Shape::Strong => Some(self.cage()),
+            Shape::Plain => {
+                self.furnish_op()?;
+                None
+            }
+        };
+        crate::sandbox::spawn(cage.as_ref(), process).map_err(RoomError::Start)
+    }
+
+    fn identity(&self) -> Identity {
+        let BuildUser { uid, gid, .. } = *self.user;
+        match self.shape {
+            Shape::Strong => Identity::Mapped { outside: (uid, gid), inside: INSIDE },
+            Shape::Plain => Identity::User { uid, gid },
+        }
+    }
+
+    fn prepare_directories(&self) -> Result<(), RoomError> {
+        let (uid, gid) = (self.user.uid, self.user.gid);
+        // The group may create outputs beside inputs that are not its own (Nix spec §4.8).
+        set(&self.slot.store, 0o1775, (0, gid))?;
+        set(&self.slot.build, 0o700, (uid, gid))?;
+        set(&self.slot.temporary, 0o1777, (0, 0))?;
+        for (path, contents) in &self.files {
+            if let Ok(inside) = path.strip_prefix(BUILD_DIR) {
+                let place = self.slot.build.join(inside);
+                fs_err::write(&place, contents).map_err(|error| prepare(&place, error))?;
+                set(&place, 0o644, (uid, gid))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// The room as a cage of our own.
+    fn cage(&self) -> Cage {
+        let mut entries = Vec::new();
+        entries.extend([
+            bind(&self.slot.build, BUILD_DIR, Access::ReadWrite),
+            bind(&self.slot.temporary, "/tmp", Access::ReadWrite),
+            bind(&self.slot.store, "/nix/store", Access::ReadWrite),
+        ]);
+        entries.extend(self.closure.keys().map(|path| self.input(path)));
+        entries.extend(self.etc());
+        entries.extend(devices());
+        entries.push(Entry::Proc { target: "/proc".into() });
+        for path in self.sandbox_paths {
+            let source = format!("{SANDBOX_PATHS}{}", path.target);
+            entries.push(bind(Path::new(&source), &path.target, Access::ReadWrite));
+        }
+        for (path, contents) in &self.files {
+            if !path.starts_with(BUILD_DIR) {
+                entries.push(file(path, contents));
+            }
+        }
+        Cage {
+            root: self.slot.root.clone(),
+            root_mode: 0o755,
+            entries,
+            namespaces: Namespaces {
+                pid: true,
+                ipc: true,
+                uts: true,
+                net: self.network == Network::Private,
+            },
+            hostname: Some("localhost".to_owned()),
+        }
+    }
+
+    fn input(&self, path: &StorePath) -> Entry {
+        let place = self.dir.real(path);
+        let target = PathBuf::from(path.to_string());
+        match place.read_link() {
+            Ok(link) => Entry::Symlink { path: target, target: link },
+            Err(_) => Entry::Bind {
+                source: place,
+                target,
+                access: Access::ReadOnly,
+                missing: Missing::Fails,
+            },
+        }
+    }
+
+    fn etc(&self) -> Vec<Entry> {
+        let mut entries =
+            vec![file("/etc/passwd", PASSWD.as_bytes()), file("/etc/group", GROUP.as_bytes())];
+        match self.network {
+            Network::Private => entries.push(file("/etc/hosts", HOSTS.as_bytes())),
+            Network::Open => {
+                for path in ["/etc/resolv.conf", "/etc/services", "/etc/hosts"] {
+                    entries.push(Entry::Bind {
+                        source: path.into(),
+                        target: path.into(),
+                        access: Access::ReadOnly,
+                        missing: Missing::Skipped,
+                    });
+                }
+                entries.push(file("/etc/nsswitch.conf", NSSWITCH.as_bytes()));
+            }
+        }
+        entries
+    }
+
+    /// Adds to a plain op's root what mounts cannot bring: accounts, and inputs that are symlinks.
+    fn furnish_op(&self) -> Result<(), RoomError> {
+        let user = format!(
+            "nixbld:x:{}:{}:Nix build user:/build:/noshell\n",
+            self.user.uid, self.user.gid
+        );
+        let passwd = PASSWD.replace(
+            "nixbld:x:1000:100:Nix build user:/build:/noshell\n",
+            &user,
+        );
+        let group = GROUP.replace(":100:", &format!(":{}:", self.user.gid));
+        write("/etc/passwd", passwd.as_bytes())?;
+        write("/etc/group", group.as_bytes())?;
+        if self.network == Network::Open {
+            write("/etc/nsswitch.conf", NSSWITCH.as_bytes())?;
+        }
+        for path in self.closure.keys() {
+            if let Ok(link) = self.dir.real(path).read_link() {
+                let place = self.slot.store.join(path.to_basename());
+                let _ = fs_err::remove_file(&place);
+                std::os::unix::fs::symlink(&link, &place)
+                    .map_err(|error| prepare(&place, error))?;
+            }
+        }
+        for (path, contents) in &self.files {
+            if !path.starts_with(BUILD_DIR) {
+                write(path, contents)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+fn bind(source: &Path, target: &str, access: Access) -> Entry {
+    Entry::Bind { source: source.into(), target: target.into(), access, missing: Missing::Fails }
+}
+
+fn file(path: impl Into<PathBuf>, contents: &[u8]) -> Entry {
+    Entry::File { path: path.into(), contents: contents.to_vec(), mode: 0o444 }
+}
+
+fn devices() -> Vec<Entry> {
+    let mut entries: Vec<Entry> = ["full", "null", "random", "tty", "urandom", "zero"]
+        .iter()
+        .map(|name| {
+            let path = format!("/dev/{name}");
+            bind(Path::new(&path), &path, Access::ReadWrite)
+        })
+        .collect();
+    for (name, target) in [
+        ("fd", "/proc/self/fd"),
+        ("stdin", "/proc/self/fd/0"),
+        ("stdout", "/proc/self/fd/1"),
+        ("stderr", "/proc/self/fd/2"),
+        ("ptmx", "/dev/pts/ptmx"),
+    ] {
+        let path = PathBuf::from("/dev").join(name);
+        entries.push(Entry::Symlink { path, target: target.into() });
+    }
+    entries.push(Entry::Tmpfs { target: "/dev/shm".into(), size: None, mode: 0o1777 });
+    entries.push(Entry::DevPts { target: "/dev/pts".into() });
+    entries
+}
+
+fn set(path: &Path, mode: u32, owner: (u32, u32)) -> Result<(), RoomError> {
+    use std::os::unix::fs::PermissionsExt;
+    std::os::unix::fs::chown(path, Some(owner.0), Some(owner.1))
+        .map_err(|error| prepare(path, error))?;
+    fs_err::set_permissions(path, std::fs::Permissions::from_mode(mode))
+        .map_err(|error| prepare(path, error))
+}
+
+fn write(path: impl AsRef<Path>, contents: &[u8]) -> Result<(), RoomError> {
+    let path = path.as_ref();
+    if let Some(parent) = path.parent() {
+        fs_err::create_dir_all(parent).map_err(|error| prepare(parent, error))?;
+    }
+    fs_err::write(path, contents).map_err(|error| prepare(path, error))
+}
+
+fn prepare(path: &Path, source: io::Error) -> RoomError {
+    RoomError::Prepare { path: path.to_path_buf(), source }
+}
+
+/// The last component of a program's path, which is its `argv[0]`.
+pub fn base_name(program: &[u8]) -> Vec<u8> {
+    Path::new(OsStr::from_bytes(program))
+        .file_name()
+        .map_or_else(|| program.to_vec(), |name| name.as_bytes().to_vec())
+}
