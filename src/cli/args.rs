@@ -55,7 +55,12 @@ pub struct Evaluation {
     /// Call the file or expression with NAME set to the string TEXT
     #[arg(long, num_args = 2, value_names = ["NAME", "TEXT"], allow_hyphen_values = true)]
     pub argstr: Vec<String>,
+}
 
+/// How `nix` is called.
+#[derive(Debug, Clone, Default, Args)]
+#[command(next_help_heading = "How to evaluate")]
+pub struct NixOptions {
     /// Evaluate for this system instead of this machine's
     #[arg(long, value_name = "SYSTEM")]
     pub system: Option<String>,
@@ -65,24 +70,29 @@ pub struct Evaluation {
     pub option: Vec<String>,
 }
 
-/// Where to build.
+/// Which stores.
 #[derive(Debug, Clone, Default, Args)]
 #[command(next_help_heading = "Where")]
-pub struct Place {
+pub struct Stores {
     /// Root directory of the store to build in: DIR/nix/store is created if need be
     ///
-    /// Else PONTOON_STORE; else /nix where /nix/store exists and is writable; else one per user,
-    /// below $XDG_STATE_HOME/pontoon/store.
+    /// Else `PONTOON_STORE`; else /nix where /nix/store exists and is writable; else one per user,
+    /// below `$XDG_STATE_HOME/pontoon/store`.
     #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath)]
     pub store: Option<String>,
 
     /// Root directory of the store that holds the .drv files, if it is another one
     #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath)]
     pub eval_store: Option<String>,
+}
 
+/// Which engine.
+#[derive(Debug, Clone, Default, Args)]
+#[command(next_help_heading = "Where")]
+pub struct Engine {
     /// What runs the builds; `embedded` is the only one so far
     ///
-    /// Else PONTOON_ENGINE.
+    /// Else `PONTOON_ENGINE`.
     #[arg(long, value_name = "ENGINE")]
     pub engine: Option<String>,
 
@@ -109,7 +119,7 @@ pub struct Building {
     #[arg(short = 'j', long, value_name = "N|auto", value_parser = jobs)]
     pub max_jobs: Option<Jobs>,
 
-    /// How many processors one build may use (NIX_BUILD_CORES); 0 means all
+    /// How many processors one build may use (`NIX_BUILD_CORES`); 0 means all
     #[arg(long, value_name = "N", default_value_t = 0)]
     pub cores: u32,
 
@@ -198,27 +208,35 @@ pub struct Fact {
 /// Parses `NAME=VALUE`; the value may hold anything.
 pub fn fact(text: &str) -> Result<Fact, String> {
     match text.split_once('=') {
-        Some((name, value)) if !name.is_empty() => {
-            Ok(Fact { name: name.to_owned(), value: value.to_owned() })
-        }
+        Some((name, value)) if !name.is_empty() => Ok(Fact {
+            name: name.to_owned(),
+            value: value.to_owned(),
+        }),
         _ => Err("write it as NAME=VALUE".to_owned()),
     }
 }
 
 /// Pairs the values of an option that takes two.
 pub fn pairs(values: &[String]) -> Vec<(String, String)> {
-    values.chunks_exact(2).map(|pair| (pair[0].clone(), pair[1].clone())).collect()
+    values
+        .chunks_exact(2)
+        .map(|pair| (pair[0].clone(), pair[1].clone()))
+        .collect()
 }
 
 fn jobs(text: &str) -> Result<Jobs, String> {
     if text == "auto" {
         return Ok(Jobs::Auto);
     }
-    text.parse().map(Jobs::Number).map_err(|_| "write a number from 1, or `auto`".to_owned())
+    text.parse()
+        .map(Jobs::Number)
+        .map_err(|_| "write a number from 1, or `auto`".to_owned())
 }
 
 fn seconds(text: &str) -> Result<Duration, String> {
-    text.parse().map(Duration::from_secs).map_err(|_| "write whole seconds".to_owned())
+    text.parse()
+        .map(Duration::from_secs)
+        .map_err(|_| "write whole seconds".to_owned())
 }
 
 #[cfg(test)]
@@ -246,9 +264,18 @@ mod tests {
             panic!("not a build")
         };
         assert_eq!(build.evaluation.attributes, ["a", "b"]);
-        assert_eq!(pairs(&build.evaluation.arg), [("n".to_owned(), "-1".to_owned())]);
-        assert_eq!(pairs(&build.evaluation.argstr), [("s".to_owned(), "x=y".to_owned())]);
-        assert_eq!(pairs(&build.evaluation.option), [("cores".to_owned(), "3".to_owned())]);
+        assert_eq!(
+            pairs(&build.evaluation.arg),
+            [("n".to_owned(), "-1".to_owned())]
+        );
+        assert_eq!(
+            pairs(&build.evaluation.argstr),
+            [("s".to_owned(), "x=y".to_owned())]
+        );
+        assert_eq!(
+            pairs(&build.nix.option),
+            [("cores".to_owned(), "3".to_owned())]
+        );
         assert_eq!(build.building.max_jobs, Some(Jobs::Auto));
         assert_eq!(build.building.timeout, Duration::from_secs(5));
         assert!(build.building.sandbox_paths[0][0].optional);
@@ -278,6 +305,9 @@ mod tests {
     #[test]
     fn a_fact_may_hold_anything() {
         let fact = fact("branch=${abort\"x\"}=1").unwrap();
-        assert_eq!((fact.name.as_str(), fact.value.as_str()), ("branch", "${abort\"x\"}=1"));
+        assert_eq!(
+            (fact.name.as_str(), fact.value.as_str()),
+            ("branch", "${abort\"x\"}=1")
+        );
     }
 }

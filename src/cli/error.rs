@@ -71,11 +71,12 @@ pub struct Error {
 
 impl Error {
     /// A failure with its cause.
-    pub fn new(
-        kind: Kind,
-        source: impl Into<Box<dyn std::error::Error + Send + Sync>>,
-    ) -> Self {
-        Self { kind, source: Some(source.into()), hints: vec![] }
+    pub fn new(kind: Kind, source: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Self {
+        Self {
+            kind,
+            source: Some(source.into()),
+            hints: vec![],
+        }
     }
 
     /// A command line that makes no sense.
@@ -85,15 +86,21 @@ impl Error {
 
     /// The end by a signal.
     pub fn signal(signal: u8) -> Self {
-        Self { kind: Kind::Signal(signal), source: None, hints: vec![] }
+        Self {
+            kind: Kind::Signal(signal),
+            source: None,
+            hints: vec![],
+        }
     }
 
     /// A failure to write data to stdout; a reader that has gone is none.
     pub fn stdout(error: std::io::Error) -> Self {
         match error.kind() {
-            std::io::ErrorKind::BrokenPipe => {
-                Self { kind: Kind::ClosedPipe, source: None, hints: vec![] }
-            }
+            std::io::ErrorKind::BrokenPipe => Self {
+                kind: Kind::ClosedPipe,
+                source: None,
+                hints: vec![],
+            },
             _ => Self::new(Kind::Other, Stdout { source: error }),
         }
     }
@@ -112,7 +119,10 @@ impl Error {
             return vec![];
         }
         let mut causes: Vec<String> = self.kind.heading().map(str::to_owned).into_iter().collect();
-        let mut next = self.source.as_deref().map(|source| source as &dyn std::error::Error);
+        let mut next = self
+            .source
+            .as_deref()
+            .map(|source| source as &dyn std::error::Error);
         while let Some(cause) = next {
             causes.push(cause.to_string());
             next = cause.source();
@@ -121,8 +131,12 @@ impl Error {
         for (number, cause) in causes.iter().enumerate() {
             let mut text = cause.trim_end().lines();
             let first = text.next().unwrap_or_default();
-            lines.push(if number == 0 { format!("error: {first}") } else { format!("  {first}") });
-            lines.extend(text.map(|line| format!("  {line}")));
+            lines.push(if number == 0 {
+                format!("error: {first}")
+            } else {
+                format!("  {first}")
+            });
+            lines.extend(text.map(|line| format!("  {line}").trim_end().to_owned()));
         }
         lines.extend(self.hints.iter().map(|hint| format!("hint: {hint}")));
         lines
@@ -147,7 +161,10 @@ pub const RUN_CODES: [(u8, &str); 6] = [
     (21, "the outcome of an effect is unknown"),
     (100, "a build failed"),
     (101, "a build timed out"),
-    (102, "a fixed output has another hash than its derivation says"),
+    (
+        102,
+        "a fixed output has another hash than its derivation says",
+    ),
     (103, "both of these"),
 ];
 
@@ -162,21 +179,39 @@ mod tests {
     #[test]
     fn shows_the_whole_chain() {
         let cause = Outer(std::io::Error::other("disk I/O error"));
-        let error = Error::new(Kind::Store, cause).hint("run `pontoon doctor`");
-        insta::assert_snapshot!(error, @"");
+        let error = Error::new(Kind::Store, cause).hint("name another store");
+        insta::assert_snapshot!(error, @"
+        error: the store cannot be used
+          cannot open the database
+          disk I/O error
+        hint: name another store
+        ");
     }
 
     #[test]
     fn shows_an_evaluation_error_whole() {
-        let error = Error::new(Kind::Evaluation, "error: attribute 'x' missing\n\n   at a.nix:1:2\n");
-        insta::assert_snapshot!(error, @"");
+        let error = Error::new(
+            Kind::Evaluation,
+            "error: attribute 'x' missing\n\n   at a.nix:1:2\n",
+        );
+        insta::assert_snapshot!(error, @"
+        error: evaluation failed
+          error: attribute 'x' missing
+
+             at a.nix:1:2
+        ");
     }
 
     #[test]
     fn a_closed_pipe_is_a_quiet_success() {
         let error = Error::stdout(std::io::ErrorKind::BrokenPipe.into());
         assert_eq!((error.kind.code(), error.lines().len()), (0, 0));
-        assert_eq!(Error::stdout(std::io::ErrorKind::StorageFull.into()).kind.code(), 1);
+        assert_eq!(
+            Error::stdout(std::io::ErrorKind::StorageFull.into())
+                .kind
+                .code(),
+            1
+        );
     }
 
     #[test]

@@ -32,7 +32,11 @@ pub fn main() -> ExitCode {
         Err(error) => {
             // Help goes to stdout and is no error; a closed stdout is none either.
             error.print().ok();
-            return ExitCode::from(if error.use_stderr() { error::Kind::Usage.code() } else { 0 });
+            return ExitCode::from(if error.use_stderr() {
+                error::Kind::Usage.code()
+            } else {
+                0
+            });
         }
     };
     let surroundings = Surroundings::read();

@@ -77,9 +77,9 @@ pub fn read(pipeline: &Pipeline, source: &impl Source) -> Result<Values, Error> 
                     .variable(variable)
                     .map(OsString::into_vec)
                     .ok_or_else(|| format!("the variable `{variable}` is not set")),
-                Secret::File(path) => {
-                    source.file(Path::new(path)).map_err(|error| error.to_string())
-                }
+                Secret::File(path) => source
+                    .file(Path::new(path))
+                    .map_err(|error| error.to_string()),
             };
             match value {
                 Ok(bytes) => {
@@ -87,7 +87,10 @@ pub fn read(pipeline: &Pipeline, source: &impl Source) -> Result<Values, Error> 
                     secrets.insert(name.clone(), Value::new(bytes));
                 }
                 Err(why) => {
-                    missing.push(format!("secret `{name}` of effect `{}`: {why}", effect.name));
+                    missing.push(format!(
+                        "secret `{name}` of effect `{}`: {why}",
+                        effect.name
+                    ));
                 }
             }
         }
@@ -125,7 +128,9 @@ mod tests {
     }
 
     fn pipeline(secrets: &[(&str, Secret)]) -> Pipeline {
-        let secrets = secrets.iter().map(|(name, secret)| ((*name).into(), secret.clone()));
+        let secrets = secrets
+            .iter()
+            .map(|(name, secret)| ((*name).into(), secret.clone()));
         let effect = Effect {
             name: "deploy".into(),
             command: vec!["true".into()],
@@ -139,7 +144,11 @@ mod tests {
             sources: [].into(),
         };
         let effects = [("deploy".into(), effect)].into();
-        Pipeline { name: "release".into(), builds: BTreeMap::new(), effects }
+        Pipeline {
+            name: "release".into(),
+            builds: BTreeMap::new(),
+            effects,
+        }
     }
 
     #[test]
@@ -162,6 +171,11 @@ mod tests {
             ("c", Secret::File("/run/none".into())),
             ("d", Secret::Variable("A=B".into())),
         ]);
-        insta::assert_snapshot!(read(&pipeline, &Fake).unwrap_err(), @"");
+        insta::assert_snapshot!(read(&pipeline, &Fake).unwrap_err(), @"
+        error: secret `b` of effect `deploy`: the variable `NOT_SET` is not set
+          secret `c` of effect `deploy`: no such file
+          secret `d` of effect `deploy`: `A=B` cannot be the name of a variable
+        hint: set it for this command; its value goes to the effect alone
+        ");
     }
 }

@@ -12,7 +12,7 @@
 use std::path::{Component, Path, PathBuf};
 use std::time::Duration;
 
-use super::args::{Building, Jobs, Place, Shape};
+use super::args::{Building, Engine, Jobs, Shape, Stores};
 use super::error::{Error, Kind};
 use super::surroundings::{MachineStore, Surroundings};
 
@@ -26,7 +26,9 @@ pub struct Store {
 impl Store {
     /// The machine's own.
     pub fn machine() -> Self {
-        Self { root: PathBuf::from("/") }
+        Self {
+            root: PathBuf::from("/"),
+        }
     }
 
     /// The directory that is `/nix` to builders.
@@ -45,7 +47,7 @@ impl Store {
     }
 }
 
-/// Where to build.
+/// Which stores.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Where {
     /// The build store.
@@ -54,8 +56,6 @@ pub struct Where {
     pub evaluation_stores: Vec<Store>,
     /// Which store evaluation writes to.
     pub evaluate_into: Store,
-    /// The op's shape.
-    pub shape: Shape,
 }
 
 /// How to build.
@@ -106,10 +106,16 @@ impl SandboxPath {
         for path in [target, source] {
             let path = Path::new(path);
             if !path.is_absolute() || path.components().any(|part| part == Component::ParentDir) {
-                return Err(format!("`{text}` is not TARGET[=SOURCE][?] with absolute paths"));
+                return Err(format!(
+                    "`{text}` is not TARGET[=SOURCE][?] with absolute paths"
+                ));
             }
         }
-        Ok(Self { target: target.into(), source: source.into(), optional })
+        Ok(Self {
+            target: target.into(),
+            source: source.into(),
+            optional,
+        })
     }
 
     /// Parses any number of them, separated by white space.
@@ -118,18 +124,17 @@ impl SandboxPath {
     }
 }
 
-/// Decides the store and the engine.
+/// Decides the stores.
 ///
 /// # Errors
 ///
 /// A store that is no directory's name is a wrong command line; no place for one is an unusable
-/// store; an engine that is not there yet is an unavailable engine.
-pub fn place(place: &Place, around: &Surroundings) -> Result<Where, Error> {
-    engine(place, around)?;
-    let store = store(place, around)?;
+/// store.
+pub fn stores(typed: &Stores, around: &Surroundings) -> Result<Where, Error> {
+    let store = store(typed, around)?;
     let mut evaluation_stores = vec![store.clone()];
     let mut evaluate_into = store.clone();
-    if let Some(text) = &place.eval_store {
+    if let Some(text) = &typed.eval_store {
         evaluate_into = named_store(text, "--eval-store", around)?;
         evaluation_stores.push(evaluate_into.clone());
     }
@@ -142,7 +147,40 @@ pub fn place(place: &Place, around: &Surroundings) -> Result<Where, Error> {
             unique.push(store);
         }
     }
-    Ok(Where { store, evaluation_stores: unique, evaluate_into, shape: place.shape })
+    Ok(Where {
+        store,
+        evaluation_stores: unique,
+        evaluate_into,
+    })
+}
+
+/// Decides the engine.
+///
+/// # Errors
+///
+/// One that is not there yet is unavailable; any other name is a wrong command line.
+pub fn engine(typed: &Engine, around: &Surroundings) -> Result<Shape, Error> {
+    let (engine, said_by) = match (&typed.engine, around.text("PONTOON_ENGINE")) {
+        (Some(engine), _) => (engine.as_str(), "`--engine`"),
+        (None, Some(engine)) => (engine, "`PONTOON_ENGINE`"),
+        (None, None) if around.variables.contains_key("BUILDKIT_HOST") => {
+            ("buildkit", "`BUILDKIT_HOST`")
+        }
+        (None, None) => ("embedded", ""),
+    };
+    match engine {
+        "embedded" => Ok(typed.shape),
+        "buildkit" | "host" => {
+            let text = format!(
+                "{said_by} asks for the engine `{engine}`, which this version does not have"
+            );
+            Err(Error::new(Kind::Engine, text).hint("`--engine embedded` builds on this machine"))
+        }
+        other => Err(
+            Error::usage(format!("{said_by} names no engine: `{other}`"))
+                .hint("`embedded` is the only one so far"),
+        ),
+    }
 }
 
 /// Decides how to build.
@@ -161,11 +199,19 @@ pub fn how(building: &Building, around: &Surroundings) -> How {
     How {
         jobs,
         cores,
-        on_failure: if building.fail_fast { OnFailure::Stop } else { OnFailure::KeepGoing },
+        on_failure: if building.fail_fast {
+            OnFailure::Stop
+        } else {
+            OnFailure::KeepGoing
+        },
         timeout: limit(building.timeout),
         silence: limit(building.max_silent_time),
-        sandbox_paths: (!given.is_empty())
-            .then(|| given.iter().flat_map(|paths| paths.iter().cloned()).collect()),
+        sandbox_paths: (!given.is_empty()).then(|| {
+            given
+                .iter()
+                .flat_map(|paths| paths.iter().cloned())
+                .collect()
+        }),
     }
 }
 
@@ -176,50 +222,37 @@ pub fn prepare(store: &Store) -> Result<(), Error> {
         if nix_dir.join("store").is_dir() {
             return Ok(());
         }
-        return Err(Error::new(Kind::Store, "there is no `/nix/store`, and it is never created")
-            .hint("name another store: `--store DIR`"));
+        return Err(Error::new(
+            Kind::Store,
+            "there is no `/nix/store`, and it is never created",
+        )
+        .hint("name another store: `--store DIR`"));
     }
     fs_err::create_dir_all(&nix_dir).map_err(|source| Error::new(Kind::Store, source))
 }
 
-fn engine(place: &Place, around: &Surroundings) -> Result<(), Error> {
-    let (engine, said_by) = match (&place.engine, around.text("PONTOON_ENGINE")) {
-        (Some(engine), _) => (engine.as_str(), "`--engine`"),
-        (None, Some(engine)) => (engine, "`PONTOON_ENGINE`"),
-        (None, None) if around.variables.contains_key("BUILDKIT_HOST") => {
-            ("buildkit", "`BUILDKIT_HOST`")
-        }
-        (None, None) => return Ok(()),
-    };
-    match engine {
-        "embedded" => Ok(()),
-        "buildkit" | "host" => {
-            let text = format!(
-                "{said_by} asks for the engine `{engine}`, which this version does not have"
-            );
-            Err(Error::new(Kind::Engine, text).hint("`--engine embedded` builds on this machine"))
-        }
-        other => Err(Error::usage(format!("{said_by} names no engine: `{other}`"))
-            .hint("`embedded` is the only one so far")),
-    }
-}
-
-fn store(place: &Place, around: &Surroundings) -> Result<Store, Error> {
-    if let Some(text) = &place.store {
+fn store(typed: &Stores, around: &Surroundings) -> Result<Store, Error> {
+    if let Some(text) = &typed.store {
         return named_store(text, "--store", around);
     }
     if let Some(value) = around.variables.get("PONTOON_STORE") {
-        let text = value.to_str().ok_or_else(|| Error::usage("`PONTOON_STORE` is not UTF-8"))?;
+        let text = value
+            .to_str()
+            .ok_or_else(|| Error::usage("`PONTOON_STORE` is not UTF-8"))?;
         return named_store(text, "PONTOON_STORE", around);
     }
     if around.machine_store == MachineStore::Writable {
         return Ok(Store::machine());
     }
-    let state = around
-        .directory("XDG_STATE_HOME")
-        .or_else(|| around.directory("HOME").map(|home| home.join(".local/state")));
+    let state = around.directory("XDG_STATE_HOME").or_else(|| {
+        around
+            .directory("HOME")
+            .map(|home| home.join(".local/state"))
+    });
     match state {
-        Some(state) => Ok(Store { root: state.join("pontoon/store") }),
+        Some(state) => Ok(Store {
+            root: state.join("pontoon/store"),
+        }),
         None => Err(Error::new(
             Kind::Store,
             "there is no place for one: `/nix/store` is not writable here, and neither \
@@ -244,9 +277,13 @@ fn named_store(text: &str, said_by: &str, around: &Surroundings) -> Result<Store
         return Ok(Store { root: tidy(path) });
     }
     let here = around.working_directory.as_deref().ok_or_else(|| {
-        Error::usage(format!("`{said_by}` is relative, and the working directory is gone"))
+        Error::usage(format!(
+            "`{said_by}` is relative, and the working directory is gone"
+        ))
     })?;
-    Ok(Store { root: tidy(&here.join(path)) })
+    Ok(Store {
+        root: tidy(&here.join(path)),
+    })
 }
 
 /// Drops `.` and doubled slashes, so that `/` and `/.` are the same store; `..` stays, for only
@@ -261,7 +298,10 @@ mod tests {
 
     fn around(variables: &[(&str, &str)], machine_store: MachineStore) -> Surroundings {
         Surroundings {
-            variables: variables.iter().map(|(k, v)| ((*k).into(), (*v).into())).collect(),
+            variables: variables
+                .iter()
+                .map(|(k, v)| ((*k).into(), (*v).into()))
+                .collect(),
             machine_store,
             working_directory: Some("/here".into()),
             processors: 8,
@@ -270,8 +310,11 @@ mod tests {
 
     /// `flag variables machine-store → root`, or the first line of the error with its code.
     fn decided(flag: Option<&str>, variables: &[(&str, &str)], machine: MachineStore) -> String {
-        let place = Place { store: flag.map(Into::into), ..Place::default() };
-        match super::place(&place, &around(variables, machine)) {
+        let place = Stores {
+            store: flag.map(Into::into),
+            ..Stores::default()
+        };
+        match stores(&place, &around(variables, machine)) {
             Ok(place) => place.store.root.display().to_string(),
             Err(error) => format!("{} {}", error.kind.code(), error.lines().join("; ")),
         }
@@ -300,14 +343,32 @@ mod tests {
             decided(Some("ssh://host"), &[home], Writable),
             decided(Some(""), &[home], Writable),
         ];
-        insta::assert_snapshot!(table.join("\n"), @"");
+        insta::assert_snapshot!(table.join("\n"), @"
+        /srv/s
+        /here/s
+        /
+        /var/p
+        /
+        /home/u/.local/state/pontoon/store
+        /home/u/.local/state/pontoon/store
+        /state/pontoon/store
+        /home/u/.local/state/pontoon/store
+        6 error: the store cannot be used;   there is no place for one: `/nix/store` is not writable here, and neither `XDG_STATE_HOME` nor `HOME` is an absolute path; hint: name one: `--store DIR` or `PONTOON_STORE`
+        6 error: the store cannot be used;   there is no place for one: `/nix/store` is not writable here, and neither `XDG_STATE_HOME` nor `HOME` is an absolute path; hint: name one: `--store DIR` or `PONTOON_STORE`
+        2 error: `--store` takes a directory, not `daemon`; hint: `./daemon` is the directory
+        2 error: `--store` takes a directory, not `ssh://host`
+        2 error: `--store` takes a directory, not ``
+        ");
     }
 
     #[test]
     fn which_engine() {
         let decided = |flag: Option<&str>, variables: &[(&str, &str)]| {
-            let place = Place { engine: flag.map(Into::into), ..Place::default() };
-            match super::place(&place, &around(variables, MachineStore::Writable)) {
+            let typed = Engine {
+                engine: flag.map(Into::into),
+                ..Engine::default()
+            };
+            match super::engine(&typed, &around(variables, MachineStore::Writable)) {
                 Ok(_) => "embedded".to_owned(),
                 Err(error) => format!("{} {}", error.kind.code(), error.lines().join("; ")),
             }
@@ -322,37 +383,70 @@ mod tests {
             decided(Some("host"), &[]),
             decided(None, &[("PONTOON_ENGINE", "docker")]),
         ];
-        insta::assert_snapshot!(table.join("\n"), @"");
+        insta::assert_snapshot!(table.join("\n"), @"
+        embedded
+        embedded
+        7 error: the engine cannot be used;   `BUILDKIT_HOST` asks for the engine `buildkit`, which this version does not have; hint: `--engine embedded` builds on this machine
+        embedded
+        embedded
+        7 error: the engine cannot be used;   `--engine` asks for the engine `host`, which this version does not have; hint: `--engine embedded` builds on this machine
+        2 error: `PONTOON_ENGINE` names no engine: `docker`; hint: `embedded` is the only one so far
+        ");
     }
 
     #[test]
     fn derivations_are_looked_for_in_every_store_once() {
         let looked = |eval: Option<&str>, machine| {
-            let place = Place {
+            let place = Stores {
                 store: Some("/".into()),
                 eval_store: eval.map(Into::into),
-                ..Place::default()
+                ..Stores::default()
             };
-            let place = super::place(&place, &around(&[], machine)).unwrap();
-            let roots = place.evaluation_stores.iter().map(|store| store.root.display().to_string());
-            (roots.collect::<Vec<_>>().join(" "), place.evaluate_into.root)
+            let place = stores(&place, &around(&[], machine)).unwrap();
+            let roots = place
+                .evaluation_stores
+                .iter()
+                .map(|store| store.root.display().to_string());
+            (
+                roots.collect::<Vec<_>>().join(" "),
+                place.evaluate_into.root,
+            )
         };
-        assert_eq!(looked(None, MachineStore::Writable), ("/".into(), "/".into()));
-        assert_eq!(looked(Some("/e"), MachineStore::ReadOnly), ("/ /e".into(), "/e".into()));
+        assert_eq!(
+            looked(None, MachineStore::Writable),
+            ("/".into(), "/".into())
+        );
+        assert_eq!(
+            looked(Some("/e"), MachineStore::ReadOnly),
+            ("/ /e".into(), "/e".into())
+        );
     }
 
     #[test]
     fn zero_means_all_processors_and_no_limit() {
         let how = how(&Building::default(), &around(&[], MachineStore::Absent));
-        assert_eq!((how.jobs, how.cores, how.timeout, how.silence), (8, 8, None, None));
-        assert_eq!((how.on_failure, how.sandbox_paths), (OnFailure::KeepGoing, None));
+        assert_eq!(
+            (how.jobs, how.cores, how.timeout, how.silence),
+            (8, 8, None, None)
+        );
+        assert_eq!(
+            (how.on_failure, how.sandbox_paths),
+            (OnFailure::KeepGoing, None)
+        );
     }
 
     #[test]
     fn sandbox_paths_as_nix_writes_them() {
         let parsed = SandboxPath::parse("/bin/sh=/usr/bin/dash?").unwrap();
         let (target, source) = ("/bin/sh".into(), "/usr/bin/dash".into());
-        assert_eq!(parsed, SandboxPath { target, source, optional: true });
+        assert_eq!(
+            parsed,
+            SandboxPath {
+                target,
+                source,
+                optional: true
+            }
+        );
         assert_eq!(SandboxPath::parse_list(" /a  /b=/c ").unwrap().len(), 2);
         assert!(SandboxPath::parse_list("").unwrap().is_empty());
         assert!(SandboxPath::parse("/a/../b").is_err());
@@ -361,7 +455,9 @@ mod tests {
     #[test]
     fn the_machine_store_is_never_made() {
         let root = tempfile::tempdir().unwrap();
-        let store = Store { root: root.path().join("a b") };
+        let store = Store {
+            root: root.path().join("a b"),
+        };
         prepare(&store).unwrap();
         assert!(store.nix_dir().is_dir());
         assert!(store.flag().is_some() && Store::machine().flag().is_none());

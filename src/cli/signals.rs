@@ -15,12 +15,13 @@ use super::error::{Error, Kind};
 #[derive(Debug, Clone, Default)]
 pub struct Asked {
     signal: Arc<AtomicUsize>,
+    cancel: Arc<AtomicBool>,
 }
 
 impl Asked {
-    /// The flag: 0, or the number of the last signal. What runs long looks at it.
-    pub fn flag(&self) -> Arc<AtomicUsize> {
-        Arc::clone(&self.signal)
+    /// The flag that everything that runs long looks at.
+    pub fn cancel(&self) -> Arc<AtomicBool> {
+        Arc::clone(&self.cancel)
     }
 
     /// The signal's number.
@@ -33,7 +34,8 @@ impl Asked {
 
     /// An error if a signal has come.
     pub fn check(&self) -> Result<(), Error> {
-        self.signal().map_or(Ok(()), |signal| Err(Error::signal(signal)))
+        self.signal()
+            .map_or(Ok(()), |signal| Err(Error::signal(signal)))
     }
 }
 
@@ -44,14 +46,13 @@ impl Asked {
 /// If the kernel refuses handlers.
 pub fn watch() -> Result<Asked, Error> {
     let asked = Asked::default();
-    let again = Arc::new(AtomicBool::new(false));
     for signal in [SIGINT, SIGTERM] {
         let number = usize::try_from(signal).expect("signal numbers are positive");
         let code = 128 + signal;
-        // Handlers run in this order: the first signal finds `again` unset, arms it, and returns.
-        flag::register_conditional_shutdown(signal, code, Arc::clone(&again))
-            .and_then(|_| flag::register(signal, Arc::clone(&again)))
-            .and_then(|_| flag::register_usize(signal, asked.flag(), number))
+        // Handlers run in this order: the first signal finds `cancel` unset, sets it, and returns.
+        flag::register_conditional_shutdown(signal, code, asked.cancel())
+            .and_then(|_| flag::register(signal, asked.cancel()))
+            .and_then(|_| flag::register_usize(signal, Arc::clone(&asked.signal), number))
             .map_err(|source| Error::new(Kind::Other, source))?;
     }
     Ok(asked)
@@ -66,6 +67,7 @@ mod tests {
         let asked = watch().unwrap();
         assert!(asked.check().is_ok());
         signal_hook::low_level::raise(SIGTERM).unwrap();
+        assert!(asked.cancel().load(Ordering::SeqCst));
         assert_eq!(asked.signal(), Some(15));
         assert_eq!(asked.check().unwrap_err().kind.code(), 143);
     }

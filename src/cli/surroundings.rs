@@ -69,7 +69,10 @@ impl Surroundings {
 
     /// A variable as an absolute path; a relative one counts as not set, as XDG demands.
     pub fn directory(&self, name: &str) -> Option<PathBuf> {
-        self.variables.get(name).map(PathBuf::from).filter(|path| path.is_absolute())
+        self.variables
+            .get(name)
+            .map(PathBuf::from)
+            .filter(|path| path.is_absolute())
     }
 }
 
