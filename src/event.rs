@@ -270,7 +270,12 @@ impl Failure {
     /// (4 builder failed, 1 timeout, 2 hash mismatch; a timeout or mismatch also sets 4.)
     pub fn nix_mask(&self) -> u8 {
         match self {
-            Self::ExitCode { transient: false, .. } | Self::Signal { transient: false, .. } => 4,
+            Self::ExitCode {
+                transient: false, ..
+            }
+            | Self::Signal {
+                transient: false, ..
+            } => 4,
             Self::TimedOut { .. } | Self::Silent { .. } => 4 | 1,
             Self::HashMismatch { .. } => 4 | 2,
             _ => 0,

@@ -27,6 +27,7 @@ impl Agent {
             ToAgent::Root { run, temporary, links } => {
                 self.root(services, &run, &temporary, &links).map(|()| Some(FromAgent::Rooted))
             }
+            ToAgent::Keep { links } => self.keep(&links).map(|()| Some(FromAgent::Rooted)),
             ToAgent::Query { paths, scope } => {
                 self.query(&paths, scope).map(|paths| Some(FromAgent::Paths { paths }))
             }
@@ -61,6 +62,14 @@ impl Agent {
         };
         roots.link(links).map_err(|error| MachineError::of(&error))?;
         services.roots = Some(roots);
+        Ok(())
+    }
+
+    fn keep(&mut self, links: &[String]) -> Result<(), MachineError> {
+        for link in links {
+            store::add_indirect_root(self.store.dir(), std::path::Path::new(link))
+                .map_err(|error| MachineError::of(&error))?;
+        }
         Ok(())
     }
 

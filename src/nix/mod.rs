@@ -4,15 +4,22 @@
 //! re-exported here under Nix's own names; the rest of the program knows them from here only.
 //! The logical store directory is always `/nix/store`.
 
+pub mod derivation;
+pub mod rewrite;
 pub mod text;
 pub mod wanted;
 
 pub use nix_derivation::{
     CAHash, ContentAddressMethod, Derivation, HashAlgorithm, NixHash, NixHasher, Output, StoreDir,
-    StorePath,
+    StorePath, hash_bytes,
 };
 
 /// The logical store directory: what is hashed, stored and shown, wherever the files lie.
 pub const STORE_DIR: &str = "/nix/store";
 
 pub use wanted::{Outputs, Wanted};
+
+/// Writes bytes in Nix's base 32 (Nix spec §1.1).
+pub fn base32(bytes: &[u8]) -> String {
+    nix_derivation::nixbase32::encode(bytes)
+}

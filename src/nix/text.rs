@@ -2,7 +2,8 @@
 
 /// One store path.
 pub mod path {
-    use serde::{Deserialize, Deserializer, Serializer, de::Error};
+    use serde::de::Error;
+    use serde::{Deserialize, Deserializer, Serializer};
 
     use crate::nix::StorePath;
 
@@ -14,13 +15,15 @@ pub mod path {
     /// Parses the full text.
     pub fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<StorePath, D::Error> {
         let text = String::deserialize(from)?;
-        text.parse().map_err(|error| D::Error::custom(format!("`{text}`: {error}")))
+        text.parse()
+            .map_err(|error| D::Error::custom(format!("`{text}`: {error}")))
     }
 }
 
 /// A store path or none.
 pub mod option {
-    use serde::{Deserialize, Deserializer, Serializer, de::Error};
+    use serde::de::Error;
+    use serde::{Deserialize, Deserializer, Serializer};
 
     use crate::nix::StorePath;
 
@@ -34,14 +37,19 @@ pub mod option {
 
     /// Parses the full text or null.
     pub fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Option<StorePath>, D::Error> {
-        let Some(text) = Option::<String>::deserialize(from)? else { return Ok(None) };
-        text.parse().map(Some).map_err(|error| D::Error::custom(format!("`{text}`: {error}")))
+        let Some(text) = Option::<String>::deserialize(from)? else {
+            return Ok(None);
+        };
+        text.parse()
+            .map(Some)
+            .map_err(|error| D::Error::custom(format!("`{text}`: {error}")))
     }
 }
 
 /// A sequence of store paths, in a `Vec` or a `BTreeSet`.
 pub mod paths {
-    use serde::{Deserialize, Deserializer, Serializer, de::Error};
+    use serde::de::Error;
+    use serde::{Deserialize, Deserializer, Serializer};
 
     use crate::nix::StorePath;
 
@@ -63,7 +71,8 @@ pub mod paths {
         Vec::<String>::deserialize(from)?
             .into_iter()
             .map(|text| {
-                text.parse().map_err(|error| D::Error::custom(format!("`{text}`: {error}")))
+                text.parse()
+                    .map_err(|error| D::Error::custom(format!("`{text}`: {error}")))
             })
             .collect()
     }

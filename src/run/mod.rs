@@ -1,1 +1,331 @@
-//! (being written)
+//! The conductor: from a plan to outcomes.
+//!
+//! [`realise`] goes through the stages of design §3: read the `.drv` closure from the evaluation
+//! store's files, root and probe in the build store, decide, import what is missing, then give
+//! ready nodes to the engine, critical path first, and hold effects until their gate is good.
+//!
+//! One loop ([`conduct`]) owns the state of a run and puts events in order. Threads only read:
+//! one for each agent's end of the tunnel, one for the engine. The build store is reached through
+//! the tunnel alone ([`session`]); the evaluation store is read where it lies ([`material`]).
+
+mod conduct;
+mod connection;
+mod effects;
+mod logs;
+mod material;
+mod outcome;
+mod schedule;
+mod session;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use crate::engine::{SecretValue, Shape};
+use crate::event::{Event, Sink, Summary};
+use crate::nix::derivation::Systems;
+use crate::nix::{StorePath, Wanted};
+use crate::pipeline::Pipeline;
+use crate::plan::{self, Effects, Graph, Plan, closure};
+use crate::store::NixDir;
+use crate::tunnel::SandboxPath;
+use session::Session;
+
+pub use outcome::exit_code;
+
+/// What a run is told.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// The run's id, 16 hexadecimal digits.
+    pub run: String,
+    /// The build store.
+    pub nix_dir: NixDir,
+    /// The build store as the user names it.
+    pub store_name: String,
+    /// Where `.drv` files and sources are looked for, in this order.
+    pub sources: Vec<NixDir>,
+    /// Who makes the sandboxes.
+    pub shape: Shape,
+    /// How many nodes run at once, at least 1.
+    pub jobs: usize,
+    /// `NIX_BUILD_CORES`.
+    pub cores: u32,
+    /// What a failure means for the rest.
+    pub on_failure: OnFailure,
+    /// How long a build, or an effect without a limit of its own, may run.
+    pub timeout: Option<Duration>,
+    /// How long either may be silent.
+    pub silence: Option<Duration>,
+    /// What of the machine builders see besides.
+    pub sandbox_paths: Vec<SandboxPath>,
+    /// What can be built here.
+    pub systems: Systems,
+    /// This executable.
+    pub program: PathBuf,
+    /// Where the run's temporary directory is made.
+    pub temporary: PathBuf,
+    /// A socket that stands before ours and passes bytes on; for looking at the tunnel.
+    pub tunnel_proxy: Option<PathBuf>,
+    /// Set when the run is to stop.
+    pub cancel: Arc<AtomicBool>,
+}
+
+/// What a failed node means for nodes that do not need it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum OnFailure {
+    /// They go on.
+    KeepGoing,
+    /// They are cancelled.
+    Stop,
+}
+
+/// A pipeline with the values of its secrets.
+#[derive(Debug, Clone)]
+pub struct PipelineRun {
+    /// The pipeline.
+    pub pipeline: Pipeline,
+    /// Values by effect, then by name.
+    pub secrets: BTreeMap<String, BTreeMap<String, SecretValue>>,
+}
+
+/// What came of a run.
+#[derive(Debug, Clone)]
+pub struct Report {
+    /// Counts.
+    pub summary: Summary,
+    /// What was wanted and where it is.
+    pub results: Vec<Realised>,
+    /// The exit code of the command.
+    pub exit_code: u8,
+}
+
+/// Something wanted, after the run.
+#[derive(Debug, Clone)]
+pub struct Realised {
+    /// What was wanted.
+    pub wanted: Wanted,
+    /// Its outputs by name; none if it failed.
+    pub outputs: Option<BTreeMap<String, StorePath>>,
+}
+
+/// A plan with what it was made from.
+pub struct Planned {
+    /// The derivations.
+    pub graph: Graph,
+    /// The decisions.
+    pub plan: Plan,
+    /// The effects.
+    pub effects: Effects,
+}
+
+/// Why there was no run, or why it ended before its nodes did.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// A `.drv` file is missing, corrupt, or part of a cycle.
+    #[error("the derivations cannot be read")]
+    Closure(#[source] closure::Error),
+    /// An output is wanted that does not exist.
+    #[error("what is asked for does not exist")]
+    Graph(#[source] plan::graph::Error),
+    /// The effects do not fit the builds.
+    #[error("the pipeline cannot be planned")]
+    Effects(#[source] plan::effects::Error),
+    /// Derivations that this version does not build.
+    #[error("{} cannot be built", crate::run::count(reasons.len(), "derivation"))]
+    Refused {
+        /// Each with its reason.
+        reasons: Vec<(StorePath, String)>,
+    },
+    /// A path that the build store lacks is nowhere.
+    #[error("`{path}` is in none of the stores looked at")]
+    NoSource {
+        /// The path.
+        path: StorePath,
+    },
+    /// A path cannot be read from the evaluation store.
+    #[error("cannot read `{path}` from the evaluation store")]
+    Source {
+        /// The path.
+        path: StorePath,
+        /// Why.
+        #[source]
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+    /// The engine cannot run ops.
+    #[error(transparent)]
+    Engine(#[from] crate::engine::Error),
+    /// An op could not be lowered.
+    #[error("an op cannot be expressed")]
+    Lower(#[from] crate::llb::Error),
+    /// The build store cannot be used.
+    #[error("the store `{store}` cannot be used")]
+    Store {
+        /// The store as the user names it.
+        store: String,
+        /// Why.
+        #[source]
+        source: crate::tunnel::MachineError,
+    },
+    /// The engine's first op did not come up.
+    #[error("the engine's first op ended before it spoke: {reason}")]
+    Speechless {
+        /// What is known.
+        reason: String,
+    },
+    /// The engine died.
+    #[error("the engine is gone: {reason}")]
+    EngineGone {
+        /// What is known.
+        reason: String,
+    },
+    /// An agent speaks another protocol.
+    #[error("the agent speaks another version of the tunnel's protocol")]
+    Version,
+    /// The run's own files cannot be made.
+    #[error("cannot prepare the run")]
+    Prepare(#[source] std::io::Error),
+    /// The run was told to stop.
+    #[error("interrupted")]
+    Cancelled,
+}
+
+/// Writes a count with its noun.
+fn count(number: usize, noun: &str) -> String {
+    if number == 1 { format!("1 {noun}") } else { format!("{number} {noun}s") }
+}
+
+/// Plans without running: what would be built, and why.
+pub fn plan(
+    options: &Options,
+    wanted: &[Wanted],
+    pipeline: Option<&Pipeline>,
+) -> Result<Planned, Error> {
+    let graph = read_graph(options, wanted, pipeline)?;
+    let effects = connect(&graph, pipeline)?;
+    let mut session = Session::open(options)?;
+    let valid = probe(options, &mut session, &graph, &effects)?;
+    let plan = plan::decide(&graph, &valid, &options.systems);
+    session.close();
+    Ok(Planned { graph, plan, effects })
+}
+
+/// Runs: builds what is missing, then the effects.
+///
+/// `keep` is called with the report while the run's roots still hold; it returns the links it
+/// made, which are then registered as roots of their own.
+pub fn realise(
+    options: &Options,
+    wanted: &[Wanted],
+    pipeline: Option<&PipelineRun>,
+    sink: &mut dyn Sink,
+    keep: &mut dyn FnMut(&Report) -> Vec<PathBuf>,
+) -> Result<Report, Error> {
+    let started = std::time::Instant::now();
+    let data = pipeline.map(|run| &run.pipeline);
+    let graph = read_graph(options, wanted, data)?;
+    let effects = connect(&graph, data)?;
+    let mut session = Session::open(options)?;
+    let valid = probe(options, &mut session, &graph, &effects)?;
+    let plan = plan::decide(&graph, &valid, &options.systems);
+    refuse(&graph, &plan)?;
+    let counts = plan.counts();
+    sink.event(&Event::Planned {
+        derivations: counts.derivations,
+        valid: counts.valid,
+        build: counts.build,
+        effects: effects.effects.len(),
+    });
+    import(options, &mut session, &plan, &effects, &valid, sink)?;
+    let planned = Planned { graph, plan, effects };
+    let conducted = conduct::Conductor::new(options, &planned, pipeline, &mut session, sink);
+    let summary = conducted.run()?;
+    let report = outcome::report(&planned.graph, wanted, summary);
+    let links = keep(&report);
+    session.keep(&links)?;
+    session.close();
+    sink.event(&Event::RunFinished {
+        summary: report.summary.clone(),
+        seconds: started.elapsed().as_secs_f64(),
+        exit_code: report.exit_code,
+    });
+    Ok(report)
+}
+
+fn read_graph(
+    options: &Options,
+    wanted: &[Wanted],
+    pipeline: Option<&Pipeline>,
+) -> Result<Graph, Error> {
+    let mut all = wanted.to_vec();
+    if let Some(pipeline) = pipeline {
+        all.extend(plan::effects::wanted(pipeline));
+    }
+    let files = material::Files { dirs: &options.sources };
+    let roots: BTreeSet<StorePath> = all.iter().map(|wanted| wanted.drv.clone()).collect();
+    let threads = std::thread::available_parallelism().map_or(2, std::num::NonZero::get);
+    let closure = closure::load(&roots, &files, threads).map_err(Error::Closure)?;
+    Graph::new(&closure, &all).map_err(Error::Graph)
+}
+
+fn connect(graph: &Graph, pipeline: Option<&Pipeline>) -> Result<Effects, Error> {
+    match pipeline {
+        Some(pipeline) => Effects::new(graph, pipeline).map_err(Error::Effects),
+        None => Ok(Effects::default()),
+    }
+}
+
+/// Protects everything the plan may touch, then asks what of it is valid: in this order, or a
+/// collector could take a path between the answer and its use.
+fn probe(
+    options: &Options,
+    session: &mut Session<'_>,
+    graph: &Graph,
+    effects: &Effects,
+) -> Result<BTreeSet<StorePath>, Error> {
+    let mut paths = graph.paths();
+    for effect in &effects.effects {
+        paths.extend(effect.sources.iter().cloned());
+    }
+    let links = graph.roots().iter().map(|root| graph.node(root.node).parsed.path.clone());
+    let links: BTreeSet<StorePath> = links.collect();
+    if options.cancel.load(Ordering::Relaxed) {
+        return Err(Error::Cancelled);
+    }
+    session.root(&paths, &links)?;
+    session.valid(&paths)
+}
+
+fn refuse(graph: &Graph, plan: &Plan) -> Result<(), Error> {
+    let reasons: Vec<(StorePath, String)> = plan
+        .refused()
+        .map(|(node, reason)| (graph.node(node).parsed.path.clone(), reason.to_string()))
+        .collect();
+    if reasons.is_empty() { Ok(()) } else { Err(Error::Refused { reasons }) }
+}
+
+fn import(
+    options: &Options,
+    session: &mut Session<'_>,
+    plan: &Plan,
+    effects: &Effects,
+    valid: &BTreeSet<StorePath>,
+    sink: &mut dyn Sink,
+) -> Result<(), Error> {
+    let mut wanted = plan.imports.clone();
+    for effect in &effects.effects {
+        wanted.extend(effect.sources.iter().filter(|path| !valid.contains(*path)).cloned());
+    }
+    if wanted.is_empty() {
+        return Ok(());
+    }
+    let material = material::Material::open(options)?;
+    let paths = material.closure(&wanted, valid)?;
+    let started = std::time::Instant::now();
+    sink.event(&Event::Importing { paths: paths.len() });
+    let (paths, bytes) = session.import(&material, &paths)?;
+    let seconds = started.elapsed().as_secs_f64();
+    sink.event(&Event::Imported { paths, bytes, seconds });
+    Ok(())
+}

@@ -46,7 +46,7 @@ pub enum FromAgent {
         /// In no particular order.
         paths: Vec<PathFacts>,
     },
-    /// Answers `Root`.
+    /// Answers `Root` and `Keep`.
     Rooted,
     /// Answers `Lease`.
     Leased {
@@ -96,6 +96,11 @@ pub enum ToAgent {
         /// Paths to link below `gcroots/pontoon/<run>/`.
         #[serde(with = "crate::nix::text::paths")]
         links: Vec<StorePath>,
+    },
+    /// Register symlinks that were made outside the store as roots (Nix spec §10.1, indirect).
+    Keep {
+        /// Their absolute paths, as the store's machine sees them.
+        links: Vec<String>,
     },
     /// Which of these are valid?
     Query {

@@ -1,0 +1,233 @@
+//! From derivations and effects to LLB: the only file that knows both worlds (design §4).
+//!
+//! | part of the op | plain | strong |
+//! |---|---|---|
+//! | `/` | scratch | scratch |
+//! | the store | cache mount: whole at `/.pontoon/store`, a slot at `/nix/store`, each closure path read-only below it | device, at `/nix` |
+//! | `/build`, `/tmp`, `/dev/shm` | sized tmpfs | made by the agent |
+//! | network | none, unless the derivation is fixed-output | the engine's: the agent narrows it |
+//! | security | sandbox | insecure |
+//! | the agent | `pontoon/agent/<id>` of the store, read-only | the same |
+//! | tunnel | SSH-forward mount | the same |
+//!
+//! No op is ever marked `ignore_cache`: an op that must run differs by its nonce.
+
+use crate::agent::{self, Shape};
+use crate::llb::{
+    Access, CachePolicy, Definition, Error, Exec, Metadata, Mount, MountKind, Network,
+    ProgressGroup, Security, Sharing,
+};
+use crate::nix::StorePath;
+use crate::tunnel;
+
+/// The id of the cache mount that is a store.
+pub const STORE_CACHE: &str = "pontoon-nix";
+/// The device that is a store.
+pub const STORE_DEVICE: &str = "pontoon.dev/store=nix";
+/// The device that brings what `sandbox-paths` ask for.
+pub const SANDBOX_DEVICE: &str = "pontoon.dev/sandbox=paths";
+/// The program of every op.
+pub const AGENT: &str = "/.pontoon/agent";
+/// The id of the SSH-forward mount.
+pub const TUNNEL: &str = "pontoon";
+
+/// Bytes of the memory file systems of a plain op: what a builder may put into each of them.
+const BUILD_SIZE: i64 = 8 << 30;
+const SHM_SIZE: i64 = 1 << 30;
+
+/// What all ops of a run have in common.
+#[derive(Debug, Clone)]
+pub struct Lowering {
+    /// Who makes the sandbox.
+    pub shape: Shape,
+    /// Which agent: its directory's name below the store's `pontoon/agent/`.
+    pub agent: String,
+    /// Whether the engine has a device for `sandbox-paths`.
+    pub sandbox_paths: SandboxPaths,
+}
+
+/// Whether an op asks for the device that brings `sandbox-paths`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SandboxPaths {
+    /// There are none.
+    Absent,
+    /// The engine has a device for them.
+    Device,
+}
+
+/// What a plain build has mounted.
+#[derive(Debug, Clone, Default)]
+pub struct PlainInputs<'a> {
+    /// The slot that becomes `/nix/store`.
+    pub slot: u32,
+    /// The paths of the input closure that a mount can bring (no symlinks).
+    pub closure: Vec<&'a StorePath>,
+}
+
+/// Whether an op has the engine's network.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Reach {
+    /// Loopback alone.
+    Nothing,
+    /// The engine's default network.
+    Network,
+}
+
+impl Lowering {
+    /// Lowers the housekeeping of a run.
+    pub fn store(&self, nonce: &str) -> Result<Vec<u8>, Error> {
+        let exec = self.exec(&["store"], nonce, Reach::Nothing);
+        marshal(exec, "pontoon: store", "store")
+    }
+
+    /// Lowers a build. In strong the op may go on with other derivations.
+    pub fn build(
+        &self,
+        drv: &StorePath,
+        reach: Reach,
+        inputs: &PlainInputs<'_>,
+        nonce: &str,
+    ) -> Result<Vec<u8>, Error> {
+        let path = drv.to_string();
+        let mut exec = self.exec(&["build", &path], nonce, reach);
+        if self.shape == Shape::Plain {
+            self.add_plain_room(&mut exec, Some(inputs.slot), &inputs.closure);
+        } else {
+            exec.network = Network::Default;
+        }
+        let name = drv.name().strip_suffix(".drv").unwrap_or(drv.name());
+        marshal(exec, &format!("build {name}"), &path)
+    }
+
+    /// Lowers an effect with the closure it may see and the names of its secrets.
+    pub fn effect(
+        &self,
+        name: &str,
+        closure: &[&StorePath],
+        secrets: &[&str],
+        nonce: &str,
+    ) -> Result<Vec<u8>, Error> {
+        let mut exec = self.exec(&["effect", name], nonce, Reach::Network);
+        if self.shape == Shape::Plain {
+            self.add_plain_room(&mut exec, None, closure);
+        }
+        for secret in secrets {
+            exec.mounts.push(Mount {
+                dest: format!("{}/{secret}", agent::SECRETS),
+                kind: MountKind::Secret {
+                    id: (*secret).to_owned(),
+                    uid: 0,
+                    gid: 0,
+                    mode: 0o444,
+                    optional: false,
+                },
+                access: Access::ReadOnly,
+                selector: None,
+                input: None,
+                output: None,
+            });
+        }
+        marshal(exec, &format!("effect {name}"), &format!("effect:{name}"))
+    }
+
+    fn exec(&self, arguments: &[&str], nonce: &str, reach: Reach) -> Exec {
+        let shape = match self.shape {
+            Shape::Strong => "strong",
+            Shape::Plain => "plain",
+        };
+        let mut exec = Exec {
+            args: std::iter::once(AGENT).chain(arguments.iter().copied()).map(str::to_owned).collect(),
+            env: vec![
+                (agent::NONCE.to_owned(), nonce.to_owned()),
+                (agent::SHAPE.to_owned(), shape.to_owned()),
+            ],
+            cwd: "/".to_owned(),
+            user: String::new(),
+            hostname: Some("localhost".to_owned()),
+            mounts: vec![
+                mount("/", MountKind::Scratch, Access::ReadWrite, None, Some(0)),
+                mount(
+                    AGENT,
+                    cache(),
+                    Access::ReadOnly,
+                    Some(format!("pontoon/agent/{}", self.agent)),
+                    None,
+                ),
+                mount(
+                    tunnel::SOCKET,
+                    MountKind::Ssh {
+                        id: TUNNEL.to_owned(),
+                        uid: 0,
+                        gid: 0,
+                        mode: 0o600,
+                        optional: false,
+                    },
+                    Access::ReadWrite,
+                    None,
+                    None,
+                ),
+            ],
+            network: match reach {
+                Reach::Nothing => Network::None,
+                Reach::Network => Network::Default,
+            },
+            security: Security::Sandbox,
+            devices: Vec::new(),
+            inputs: Vec::new(),
+        };
+        match self.shape {
+            Shape::Strong => {
+                exec.security = Security::Insecure;
+                exec.devices.push(STORE_DEVICE.to_owned());
+            }
+            Shape::Plain => {
+                exec.mounts.push(mount(agent::PLAIN_STORE, cache(), Access::ReadWrite, None, None));
+            }
+        }
+        if self.sandbox_paths == SandboxPaths::Device {
+            exec.devices.push(SANDBOX_DEVICE.to_owned());
+        }
+        exec
+    }
+
+    fn add_plain_room(&self, exec: &mut Exec, slot: Option<u32>, closure: &[&StorePath]) {
+        for (dest, size) in [("/build", BUILD_SIZE), ("/tmp", BUILD_SIZE), ("/dev/shm", SHM_SIZE)] {
+            let kind = MountKind::Tmpfs { size: Some(size) };
+            exec.mounts.push(mount(dest, kind, Access::ReadWrite, None, None));
+        }
+        if let Some(slot) = slot {
+            let selector = Some(format!("pontoon/slots/{slot}/store"));
+            exec.mounts.push(mount("/nix/store", cache(), Access::ReadWrite, selector, None));
+        }
+        for path in closure {
+            let selector = Some(format!("store/{}", path.to_basename()));
+            exec.mounts.push(mount(&path.to_string(), cache(), Access::ReadOnly, selector, None));
+        }
+    }
+}
+
+fn cache() -> MountKind {
+    MountKind::Cache { id: STORE_CACHE.to_owned(), sharing: Sharing::Shared }
+}
+
+fn mount(
+    dest: &str,
+    kind: MountKind,
+    access: Access,
+    selector: Option<String>,
+    output: Option<usize>,
+) -> Mount {
+    Mount { dest: dest.to_owned(), kind, access, selector, input: None, output }
+}
+
+fn marshal(exec: Exec, name: &str, node: &str) -> Result<Vec<u8>, Error> {
+    let metadata = Metadata {
+        custom_name: Some(name.to_owned()),
+        progress_group: Some(ProgressGroup { id: node.to_owned(), name: name.to_owned() }),
+        cache: CachePolicy::Use,
+        caps: std::collections::BTreeSet::new(),
+    };
+    let mut definition = Definition::new();
+    let op = definition.exec(exec, metadata)?;
+    definition.marshal(&op.output(0))
+}

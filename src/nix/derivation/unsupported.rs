@@ -1,0 +1,412 @@
+//! What a derivation may ask for that is not built yet, each thing by its name.
+//!
+//! Asked before anything runs, and only of derivations that must be built: a valid output is fine
+//! whatever made it. What Nix itself ignores is ignored here too: `impureEnvVars` of a derivation
+//! without a fixed output, blank lists where a blank list means nothing.
+
+use std::collections::BTreeSet;
+
+use crate::nix::{ContentAddressMethod, Derivation, Output};
+
+/// Which systems and features there are to build for and with (Nix spec §4.1).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Systems {
+    /// Values of `system` that can be built.
+    pub names: BTreeSet<String>,
+    /// What `requiredSystemFeatures` may name.
+    pub features: BTreeSet<String>,
+}
+
+/// The `x86_64` microarchitecture level of a processor.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Level {
+    /// Every `x86_64` processor.
+    V1,
+    /// With SSE4.2 and what goes with it.
+    V2,
+    /// With AVX2 and what goes with it.
+    V3,
+}
+
+/// Whether builders can use `/dev/kvm`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kvm {
+    /// It can be read and written.
+    Usable,
+    /// It is not there, or not for us.
+    Absent,
+}
+
+impl Systems {
+    /// What Nix supports by default on an `x86_64-linux` machine.
+    pub fn x86_64_linux(level: Level, kvm: Kvm) -> Self {
+        let levels = [
+            (Level::V1, "x86_64-v1-linux"),
+            (Level::V2, "x86_64-v2-linux"),
+            (Level::V3, "x86_64-v3-linux"),
+        ];
+        let levels = levels.into_iter().filter(|(needed, _)| *needed <= level);
+        let names = ["x86_64-linux", "i686-linux"]
+            .into_iter()
+            .chain(levels.map(|(_, name)| name));
+        let kvm = (kvm == Kvm::Usable).then_some("kvm");
+        let features = ["nixos-test", "benchmark", "big-parallel"]
+            .into_iter()
+            .chain(kvm);
+        Self {
+            names: names.map(ToOwned::to_owned).collect(),
+            features: features.map(ToOwned::to_owned).collect(),
+        }
+    }
+}
+
+/// Something a derivation asks for that is not built yet.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Unsupported {
+    /// The path of an output follows from its content.
+    #[error("its outputs are content-addressed (`__contentAddressed`), which is not supported yet")]
+    ContentAddressed,
+    /// Every build makes new outputs.
+    #[error("it is impure (`__impure`), which is not supported yet")]
+    Impure,
+    /// An input is a derivation that another derivation builds.
+    #[error("it depends on a derivation that is built first (dynamic), which is not supported yet")]
+    Dynamic,
+    /// Its output paths follow from inputs that must be built first.
+    #[error("its output paths depend on content-addressed inputs, which is not supported yet")]
+    Deferred,
+    /// A fixed output is hashed in a way that is not supported.
+    #[error("its output is hashed by method `{method}`, which is not supported yet")]
+    FixedMethod {
+        /// The method's name.
+        method: String,
+    },
+    /// It runs inside the build program.
+    #[error("its builder `{builder}` is built into Nix, which is not supported yet")]
+    Builtin {
+        /// The builder.
+        builder: String,
+    },
+    /// It is for another kind of machine.
+    #[error(
+        "it is for system `{system}`; this machine builds for {}",
+        list(supported)
+    )]
+    System {
+        /// What it asks for.
+        system: String,
+        /// What there is.
+        supported: BTreeSet<String>,
+    },
+    /// It needs a machine with properties that this one does not have.
+    #[error(
+        "it requires the system features {}, which this machine does not have",
+        list(missing)
+    )]
+    Features {
+        /// Those it asks for and there are not.
+        missing: BTreeSet<String>,
+    },
+    /// It wants to run without a sandbox.
+    #[error("it asks to be built without a sandbox (`__noChroot`), which is refused")]
+    NoChroot,
+    /// It wants to see paths of the machine.
+    #[error("it asks for paths of the machine (`__impureHostDeps`), which is refused")]
+    ImpureHostDeps,
+    /// Its environment is to hold variables of the caller.
+    #[error("it asks for variables of the caller (`impureEnvVars`), which is not supported yet")]
+    ImpureEnvVars,
+    /// What its outputs refer to, or their size, is to be checked.
+    #[error("it asks for a check of its outputs (`{attribute}`), which is not supported yet")]
+    OutputCheck {
+        /// The attribute that asks.
+        attribute: &'static str,
+    },
+    /// Its builder is to be given descriptions of closures.
+    #[error("it asks for `exportReferencesGraph`, which is not supported yet")]
+    ExportReferencesGraph,
+    /// Its attributes are given as JSON.
+    #[error("it uses structured attributes (`__structuredAttrs`), which is not supported yet")]
+    StructuredAttributes,
+}
+
+fn list(names: &BTreeSet<String>) -> String {
+    names
+        .iter()
+        .map(|name| format!("`{name}`"))
+        .collect::<Vec<_>>()
+        .join(", ")
+}
+
+/// The first thing, in a fixed order, that `drv` asks for and that is not built.
+pub fn unsupported(drv: &Derivation, systems: &Systems) -> Option<Unsupported> {
+    outputs(drv)
+        .or_else(|| machine(drv, systems))
+        .or_else(|| isolation(drv))
+        .or_else(|| checks(drv))
+        .or_else(|| {
+            drv.structured_attrs()
+                .map(|_| Unsupported::StructuredAttributes)
+        })
+        .or_else(|| exported(drv))
+}
+
+fn outputs(drv: &Derivation) -> Option<Unsupported> {
+    if drv
+        .input_derivations()
+        .values()
+        .any(nix_derivation::InputDerivation::is_dynamic)
+    {
+        return Some(Unsupported::Dynamic);
+    }
+    drv.outputs().values().find_map(|output| match output {
+        Output::InputAddressed { .. } => None,
+        Output::Fixed { ca } => match ca.method() {
+            ContentAddressMethod::Flat | ContentAddressMethod::Nar => None,
+            method => Some(Unsupported::FixedMethod {
+                method: method.to_string(),
+            }),
+        },
+        Output::Floating { .. } => Some(Unsupported::ContentAddressed),
+        Output::Deferred => Some(Unsupported::Deferred),
+        Output::Impure { .. } => Some(Unsupported::Impure),
+    })
+}
+
+fn machine(drv: &Derivation, systems: &Systems) -> Option<Unsupported> {
+    if drv.builder().starts_with("builtin:") {
+        return Some(Unsupported::Builtin {
+            builder: drv.builder().to_owned(),
+        });
+    }
+    if !systems.names.contains(drv.system()) {
+        let supported = systems.names.clone();
+        return Some(Unsupported::System {
+            system: drv.system().to_owned(),
+            supported,
+        });
+    }
+    let mut missing: BTreeSet<String> = strings(drv, "requiredSystemFeatures")
+        .unwrap_or_default()
+        .into_iter()
+        .collect();
+    missing.retain(|feature| !systems.features.contains(feature));
+    (!missing.is_empty()).then_some(Unsupported::Features { missing })
+}
+
+fn isolation(drv: &Derivation) -> Option<Unsupported> {
+    let asks = |name| strings(drv, name).is_some_and(|values| !values.is_empty());
+    let fixed = || {
+        drv.outputs()
+            .values()
+            .any(|output| output.fixed_content_address().is_some())
+    };
+    if is_true(drv, "__noChroot") {
+        Some(Unsupported::NoChroot)
+    } else if asks("__impureHostDeps") {
+        Some(Unsupported::ImpureHostDeps)
+    } else if asks("impureEnvVars") && fixed() {
+        Some(Unsupported::ImpureEnvVars)
+    } else {
+        None
+    }
+}
+
+fn checks(drv: &Derivation) -> Option<Unsupported> {
+    if let Some(attributes) = drv.structured_attrs() {
+        // Nix spec §5.9: the lists at the top mean nothing here.
+        let attribute = "outputChecks";
+        return attributes
+            .get(attribute)
+            .map(|_| Unsupported::OutputCheck { attribute });
+    }
+    // An empty `allowed…` list allows nothing; an empty `disallowed…` list forbids nothing.
+    let allowed = ["allowedReferences", "allowedRequisites"]
+        .into_iter()
+        .find(|name| drv.environment().contains_key(*name));
+    let disallowed = ["disallowedReferences", "disallowedRequisites"]
+        .into_iter()
+        .find(|name| strings(drv, name).is_some_and(|values| !values.is_empty()));
+    allowed
+        .or(disallowed)
+        .map(|attribute| Unsupported::OutputCheck { attribute })
+}
+
+fn exported(drv: &Derivation) -> Option<Unsupported> {
+    let asked = strings(drv, "exportReferencesGraph").filter(|values| !values.is_empty());
+    asked.map(|_| Unsupported::ExportReferencesGraph)
+}
+
+/// An attribute that is a list: from JSON, or a variable's words (Nix spec §4.6).
+fn strings(drv: &Derivation, name: &str) -> Option<Vec<String>> {
+    match drv.structured_attrs() {
+        Some(attributes) => attributes.get(name)?.as_array().map(|values| {
+            values
+                .iter()
+                .filter_map(|value| value.as_str().map(ToOwned::to_owned))
+                .collect()
+        }),
+        None => drv.environment().get(name).map(|value| words(value)),
+    }
+}
+
+fn words(value: &[u8]) -> Vec<String> {
+    value
+        .split(|byte| b" \t\n\r".contains(byte))
+        .filter(|word| !word.is_empty())
+        .map(|word| String::from_utf8_lossy(word).into_owned())
+        .collect()
+}
+
+fn is_true(drv: &Derivation, name: &str) -> bool {
+    match drv.structured_attrs() {
+        Some(attributes) => attributes.get(name) == Some(&serde_json::Value::Bool(true)),
+        None => drv
+            .environment()
+            .get(name)
+            .is_some_and(|value| value == b"1"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::decode;
+    use super::super::tests::vector;
+    use super::*;
+
+    fn systems() -> Systems {
+        Systems::x86_64_linux(Level::V2, Kvm::Absent)
+    }
+
+    fn of_vector(name: &str) -> Option<Unsupported> {
+        let (path, bytes) = vector(name);
+        unsupported(&decode(&path, &bytes).unwrap().derivation, &systems())
+    }
+
+    /// The vector `name` with one more variable, and the text `from` replaced by `to`.
+    fn changed(name: &str, variable: (&str, &str), from: &str, to: &str) -> Option<Unsupported> {
+        let (path, bytes) = vector(name);
+        let text = String::from_utf8(bytes).unwrap().replacen(from, to, 1);
+        let text = text.strip_suffix("])").unwrap();
+        let text = format!("{text},({:?},{:?})])", variable.0, variable.1);
+        unsupported(
+            &decode(&path, text.as_bytes()).unwrap().derivation,
+            &systems(),
+        )
+    }
+
+    fn with(name: &str, value: &str) -> Option<Unsupported> {
+        changed("simple", (name, value), "", "")
+    }
+
+    #[test]
+    fn ordinary_and_fixed_derivations_are_supported() {
+        for name in [
+            "simple",
+            "multi",
+            "deps",
+            "fod-flat",
+            "fod-rec",
+            "fod-sha512",
+            "i686",
+        ] {
+            // Some vectors occur twice under one name; either will do.
+            assert_eq!(of_vector(name), None, "{name}");
+        }
+    }
+
+    #[test]
+    fn what_vectors_ask_for_is_refused_by_name() {
+        assert_eq!(of_vector("ca"), Some(Unsupported::ContentAddressed));
+        assert_eq!(of_vector("impure"), Some(Unsupported::Impure));
+        assert_eq!(of_vector("deferred2"), Some(Unsupported::Deferred));
+        assert_eq!(
+            of_vector("structured"),
+            Some(Unsupported::StructuredAttributes)
+        );
+        assert_eq!(
+            of_vector("ref-graph"),
+            Some(Unsupported::ExportReferencesGraph)
+        );
+        assert!(matches!(
+            of_vector("fetch-file"),
+            Some(Unsupported::Builtin { .. })
+        ));
+        let attribute = "allowedReferences";
+        assert_eq!(
+            of_vector("bad-allowed-refs"),
+            Some(Unsupported::OutputCheck { attribute })
+        );
+        let attribute = "disallowedRequisites";
+        assert_eq!(
+            of_vector("bad-disallowed-req"),
+            Some(Unsupported::OutputCheck { attribute })
+        );
+    }
+
+    #[test]
+    fn a_dynamic_input_is_refused() {
+        let (path, bytes) = vector("dep-dev-only");
+        let text = String::from_utf8(bytes).unwrap();
+        let text = text
+            .replacen("Derive(", "DrvWithVersion(\"xp-dyn-drv\",", 1)
+            .replacen(r#"["dev"]"#, r#"([],[("dev",["out"])])"#, 1);
+        let parsed = decode(&path, text.as_bytes()).unwrap();
+        assert_eq!(
+            unsupported(&parsed.derivation, &systems()),
+            Some(Unsupported::Dynamic)
+        );
+    }
+
+    #[test]
+    fn attributes_are_refused_by_name() {
+        assert_eq!(with("__noChroot", "1"), Some(Unsupported::NoChroot));
+        assert_eq!(with("__noChroot", ""), None);
+        assert_eq!(
+            with("__impureHostDeps", "/dev/x"),
+            Some(Unsupported::ImpureHostDeps)
+        );
+        for attribute in ["allowedReferences", "allowedRequisites"] {
+            assert_eq!(
+                with(attribute, ""),
+                Some(Unsupported::OutputCheck { attribute })
+            );
+        }
+        for attribute in ["disallowedReferences", "disallowedRequisites"] {
+            assert_eq!(with(attribute, " "), None);
+            assert_eq!(
+                with(attribute, "out"),
+                Some(Unsupported::OutputCheck { attribute })
+            );
+        }
+        assert_eq!(with("exportReferencesGraph", " "), None);
+    }
+
+    #[test]
+    fn variables_of_the_caller_are_refused_where_they_would_be_given() {
+        assert_eq!(with("impureEnvVars", "http_proxy"), None);
+        let fixed = changed("fod-flat", ("impureEnvVars", "http_proxy"), "", "");
+        assert_eq!(fixed, Some(Unsupported::ImpureEnvVars));
+    }
+
+    #[test]
+    fn features_and_systems_that_are_not_there_are_refused() {
+        assert_eq!(
+            with("requiredSystemFeatures", "big-parallel benchmark"),
+            None
+        );
+        let refused = with("requiredSystemFeatures", "big-parallel kvm").unwrap();
+        assert_eq!(
+            refused.to_string(),
+            "it requires the system features `kvm`, which this machine does not have"
+        );
+        let other = |system| changed("simple", ("x", ""), "\"x86_64-linux\"", system);
+        assert_eq!(other("\"x86_64-v2-linux\""), None);
+        let refused = other("\"x86_64-v3-linux\"").unwrap().to_string();
+        assert_eq!(
+            refused,
+            "it is for system `x86_64-v3-linux`; this machine builds for `i686-linux`, \
+             `x86_64-linux`, `x86_64-v1-linux`, `x86_64-v2-linux`"
+        );
+    }
+}

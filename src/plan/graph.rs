@@ -1,0 +1,215 @@
+//! Derivations as a graph: who wants which outputs of whom.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use crate::nix::derivation::Parsed;
+use crate::nix::{Outputs, StorePath, Wanted};
+use crate::plan::Closure;
+
+/// A node of a [`Graph`]: nodes are numbered in the order of their paths.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct NodeIndex(pub usize);
+
+/// A closure and what is wanted of it.
+#[derive(Debug, Clone)]
+pub struct Graph {
+    nodes: Vec<Node>,
+    roots: Vec<Root>,
+    topological: Vec<NodeIndex>,
+}
+
+/// A derivation.
+#[derive(Debug, Clone)]
+pub struct Node {
+    /// The file.
+    pub parsed: Arc<Parsed>,
+    /// What it needs, in the order of paths.
+    pub inputs: Vec<Input>,
+    /// Who needs it, in the order of paths.
+    pub dependents: Vec<NodeIndex>,
+}
+
+/// What a derivation needs of another.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Input {
+    /// The other.
+    pub node: NodeIndex,
+    /// The outputs it needs.
+    pub outputs: BTreeSet<String>,
+}
+
+/// What the user or the pipeline wants.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Root {
+    /// What they call it.
+    pub name: String,
+    /// The derivation.
+    pub node: NodeIndex,
+    /// Its outputs, by name.
+    pub outputs: BTreeSet<String>,
+}
+
+/// Why something cannot be wanted.
+#[derive(Debug, thiserror::Error, PartialEq, Eq)]
+pub enum Error {
+    /// An output that the derivation does not have.
+    #[error(
+        "`{name}`: derivation `{drv}` has no output `{output}`, only {}",
+        list(outputs)
+    )]
+    NoSuchOutput {
+        /// What the user calls it.
+        name: String,
+        /// The derivation.
+        drv: StorePath,
+        /// The output's name.
+        output: String,
+        /// Those it has.
+        outputs: Vec<String>,
+    },
+    /// A derivation that is not in the closure.
+    #[error("`{name}`: derivation `{drv}` was not read")]
+    NotInClosure {
+        /// What the user calls it.
+        name: String,
+        /// The derivation.
+        drv: StorePath,
+    },
+}
+
+fn list(names: &[String]) -> String {
+    names
+        .iter()
+        .map(|name| format!("`{name}`"))
+        .collect::<Vec<_>>()
+        .join(", ")
+}
+
+impl Graph {
+    /// Connects a closure; `wanted` may name one derivation more than once.
+    pub fn new(closure: &Closure, wanted: &[Wanted]) -> Result<Self, Error> {
+        let mut nodes: Vec<Node> = closure
+            .derivations()
+            .iter()
+            .map(|parsed| Node {
+                parsed: parsed.clone(),
+                inputs: inputs(closure, parsed),
+                dependents: Vec::new(),
+            })
+            .collect();
+        for dependent in 0..nodes.len() {
+            for at in 0..nodes[dependent].inputs.len() {
+                let input = nodes[dependent].inputs[at].node;
+                nodes[input.0].dependents.push(NodeIndex(dependent));
+            }
+        }
+        let roots = wanted
+            .iter()
+            .map(|wanted| root(closure, wanted))
+            .collect::<Result<_, _>>()?;
+        let topological = closure
+            .topological()
+            .iter()
+            .copied()
+            .map(NodeIndex)
+            .collect();
+        Ok(Self {
+            nodes,
+            roots,
+            topological,
+        })
+    }
+
+    /// All nodes, in the order of their paths.
+    pub fn nodes(&self) -> impl Iterator<Item = (NodeIndex, &Node)> {
+        self.nodes
+            .iter()
+            .enumerate()
+            .map(|(node, value)| (NodeIndex(node), value))
+    }
+
+    /// One node.
+    pub fn node(&self, node: NodeIndex) -> &Node {
+        &self.nodes[node.0]
+    }
+
+    /// The node of a derivation.
+    pub fn find(&self, drv: &StorePath) -> Option<NodeIndex> {
+        self.nodes
+            .binary_search_by(|node| node.parsed.path.cmp(drv))
+            .ok()
+            .map(NodeIndex)
+    }
+
+    /// How many nodes there are.
+    pub fn len(&self) -> usize {
+        self.nodes.len()
+    }
+
+    /// Whether there is no node.
+    pub fn is_empty(&self) -> bool {
+        self.nodes.is_empty()
+    }
+
+    /// What is wanted, as given.
+    pub fn roots(&self) -> &[Root] {
+        &self.roots
+    }
+
+    /// All nodes, inputs before dependents.
+    pub fn topological(&self) -> &[NodeIndex] {
+        &self.topological
+    }
+
+    /// Every store path whose validity [`decide`](crate::plan::decide) may depend on: known
+    /// output paths, sources and the `.drv` files themselves.
+    pub fn paths(&self) -> BTreeSet<StorePath> {
+        let paths = self.nodes.iter().flat_map(|node| {
+            let outputs = node.parsed.outputs.values().flatten();
+            let sources = node.parsed.derivation.input_sources();
+            outputs
+                .chain(sources)
+                .chain(std::iter::once(&node.parsed.path))
+        });
+        paths.cloned().collect()
+    }
+}
+
+fn inputs(closure: &Closure, parsed: &Parsed) -> Vec<Input> {
+    let wanted = parsed.derivation.input_derivations().iter();
+    wanted
+        .map(|(path, input)| Input {
+            node: NodeIndex(closure.position(path).expect("a loaded closure is whole")),
+            outputs: input.outputs().clone(),
+        })
+        .collect()
+}
+
+fn root(closure: &Closure, wanted: &Wanted) -> Result<Root, Error> {
+    let name = wanted.name.clone();
+    let Some(position) = closure.position(&wanted.drv) else {
+        return Err(Error::NotInClosure {
+            name,
+            drv: wanted.drv.clone(),
+        });
+    };
+    let known = &closure.derivations()[position].outputs;
+    let outputs = match &wanted.outputs {
+        Outputs::All => known.keys().cloned().collect(),
+        Outputs::Names(names) => names.clone(),
+    };
+    if let Some(output) = outputs.iter().find(|output| !known.contains_key(*output)) {
+        return Err(Error::NoSuchOutput {
+            name,
+            drv: wanted.drv.clone(),
+            output: output.clone(),
+            outputs: known.keys().cloned().collect(),
+        });
+    }
+    Ok(Root {
+        name,
+        node: NodeIndex(position),
+        outputs,
+    })
+}

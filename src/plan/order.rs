@@ -1,0 +1,36 @@
+//! The critical path first: what the longest chain of builds waits for starts first.
+//!
+//! Every build counts as one, for nothing is known about how long each takes.
+
+use std::cmp::Reverse;
+
+use super::{Decided, Graph, NodeIndex};
+
+/// Sets the height of every node to be built, and lists these nodes, most urgent first.
+pub fn order(graph: &Graph, nodes: &mut [Decided]) -> Vec<NodeIndex> {
+    let mut order = Vec::new();
+    for &index in graph.topological().iter().rev() {
+        if nodes[index.0].decision.missing().is_none() {
+            continue;
+        }
+        let above = nodes[index.0].height + 1;
+        // Dependents come first here, so this node's own height is final.
+        for input in nodes[index.0].waits_for.clone() {
+            let height = &mut nodes[input.0].height;
+            *height = above.max(*height);
+        }
+        order.push(index);
+    }
+    // Nodes are numbered by path.
+    order.sort_by(|&a, &b| {
+        let key = |node: NodeIndex| {
+            (
+                Reverse(nodes[node.0].height),
+                graph.node(node).parsed.name(),
+                node,
+            )
+        };
+        key(a).cmp(&key(b))
+    });
+    order
+}

@@ -1,0 +1,138 @@
+//! The conductor's end of the tunnel: one listening socket, one reading thread for each agent.
+
+use std::io::{Read, Write};
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::sync::mpsc::Sender;
+
+use crate::engine::EngineEvent;
+use crate::tunnel::{self, Decoder, Frame, FromAgent, ToAgent, encode, frame};
+
+/// What the conductor's loop hears of.
+#[derive(Debug)]
+pub(super) enum Happening {
+    /// An agent said hello: from now on it is known by its op's nonce.
+    Connected {
+        nonce: String,
+        /// The way to it.
+        speaker: Speaker,
+    },
+    /// An agent of another version said hello.
+    WrongVersion,
+    /// An agent said something.
+    Said { nonce: String, message: FromAgent },
+    /// A builder wrote.
+    Logged { nonce: String, bytes: Vec<u8> },
+    /// An agent's stream ended, or cannot be understood any more.
+    Closed { nonce: String, reason: Option<String> },
+    /// The engine has news.
+    Engine(EngineEvent),
+}
+
+/// The way to an agent.
+#[derive(Debug)]
+pub(super) struct Speaker {
+    stream: UnixStream,
+}
+
+impl Speaker {
+    pub(super) fn say(&mut self, message: &ToAgent) -> std::io::Result<()> {
+        self.write(&Frame::message(message))
+    }
+
+    pub(super) fn data(&mut self, bytes: &[u8]) -> std::io::Result<()> {
+        self.write(&Frame::Data(bytes.to_vec()))
+    }
+
+    /// Ends the lifeline.
+    pub(super) fn hang_up(&self) {
+        let _ = self.stream.shutdown(std::net::Shutdown::Both);
+    }
+
+    fn write(&mut self, frame: &Frame) -> std::io::Result<()> {
+        self.stream.write_all(&encode(frame))
+    }
+}
+
+/// Accepts agents until the process ends. Who says no hello is never heard of.
+pub(super) fn listen(listener: UnixListener, tell: Sender<Happening>) {
+    std::thread::spawn(move || {
+        for stream in listener.incoming() {
+            let Ok(stream) = stream else { continue };
+            let tell = tell.clone();
+            std::thread::spawn(move || Reader::new(stream).run(&tell));
+        }
+    });
+}
+
+struct Reader {
+    stream: UnixStream,
+    decoder: Decoder,
+}
+
+impl Reader {
+    fn new(stream: UnixStream) -> Self {
+        Self { stream, decoder: Decoder::default() }
+    }
+
+    fn run(mut self, tell: &Sender<Happening>) {
+        let Some(nonce) = self.greet(tell) else { return };
+        let reason = loop {
+            let happening = match self.next() {
+                Ok(Some(Frame::Message(payload))) => match frame::parse(&payload) {
+                    Ok(message) => Happening::Said { nonce: nonce.clone(), message },
+                    Err(error) => break Some(error.to_string()),
+                },
+                Ok(Some(Frame::Log(bytes))) => Happening::Logged { nonce: nonce.clone(), bytes },
+                Ok(Some(Frame::Data(_))) => break Some("an agent sends no data".to_owned()),
+                Ok(None) => break None,
+                Err(error) => break Some(error.to_string()),
+            };
+            if tell.send(happening).is_err() {
+                return;
+            }
+        };
+        // An agent that cannot be understood is ended: its lifeline goes.
+        let _ = self.stream.shutdown(std::net::Shutdown::Both);
+        let _ = tell.send(Happening::Closed { nonce, reason });
+    }
+
+    fn greet(&mut self, tell: &Sender<Happening>) -> Option<String> {
+        let Ok(Some(Frame::Message(payload))) = self.next() else { return None };
+        let Ok(FromAgent::Hello { version, nonce, .. }) = frame::parse(&payload) else {
+            return self.greet_unfit(&payload, tell);
+        };
+        if version != tunnel::VERSION {
+            let _ = tell.send(Happening::WrongVersion);
+            return None;
+        }
+        let mut speaker = Speaker { stream: self.stream.try_clone().ok()? };
+        speaker.say(&ToAgent::Welcome { version: tunnel::VERSION }).ok()?;
+        tell.send(Happening::Connected { nonce: nonce.clone(), speaker }).ok()?;
+        Some(nonce)
+    }
+
+    /// An agent that cannot open its store says so in place of a hello.
+    fn greet_unfit(&self, payload: &[u8], tell: &Sender<Happening>) -> Option<String> {
+        if let Ok(message @ FromAgent::Unfit { .. }) = frame::parse(payload) {
+            let _ = tell.send(Happening::Said { nonce: String::new(), message });
+        }
+        None
+    }
+
+    fn next(&mut self) -> std::io::Result<Option<Frame>> {
+        loop {
+            if let Some(frame) = self.decoder.next_frame().map_err(std::io::Error::other)? {
+                return Ok(Some(frame));
+            }
+            let mut buffer = [0; 64 << 10];
+            let count = match self.stream.read(&mut buffer) {
+                Err(error) if error.kind() == std::io::ErrorKind::Interrupted => continue,
+                other => other?,
+            };
+            if count == 0 {
+                return Ok(None);
+            }
+            self.decoder.push(&buffer[..count]);
+        }
+    }
+}

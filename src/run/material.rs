@@ -1,0 +1,117 @@
+//! The evaluation store, read where it lies: `.drv` files, sources, and what the build store lacks.
+
+use std::collections::BTreeSet;
+use std::io::Write;
+
+use crate::nix::{NixHasher, StorePath, derivation};
+use crate::plan::closure::{Source, SourceError};
+use crate::run::{Error, Options};
+use crate::store::{self, NixDir, PathInfo, Store, tree};
+use crate::tunnel::ImportHeader;
+
+/// `.drv` files of one or several stores; the first that has one wins.
+pub(super) struct Files<'a> {
+    /// The stores' directories.
+    pub(super) dirs: &'a [NixDir],
+}
+
+impl Source for Files<'_> {
+    fn read(&self, drv: &StorePath) -> Result<Vec<u8>, SourceError> {
+        for dir in self.dirs {
+            match fs_err::read(dir.real(drv)) {
+                Ok(bytes) => return Ok(bytes),
+                Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+                Err(source) => return Err(SourceError::Io(source)),
+            }
+        }
+        Err(SourceError::Missing)
+    }
+}
+
+/// Stores that paths are copied from.
+pub(super) struct Material {
+    stores: Vec<Store>,
+}
+
+impl Material {
+    /// Opens every store that is there, but the build store itself.
+    pub(super) fn open(options: &Options) -> Result<Self, Error> {
+        let mut stores = Vec::new();
+        for dir in options.sources.iter().filter(|dir| dir.path() != options.nix_dir.path()) {
+            if !dir.db().join("db.sqlite").exists() {
+                continue;
+            }
+            let store = Store::open_read_only(dir.clone()).map_err(|error| Error::Store {
+                store: dir.path().display().to_string(),
+                source: crate::tunnel::MachineError::of(&error),
+            })?;
+            stores.push(store);
+        }
+        Ok(Self { stores })
+    }
+
+    fn find(&self, path: &StorePath) -> Result<Option<(&Store, PathInfo)>, Error> {
+        for store in &self.stores {
+            let info = store.info(path).map_err(|error| source(path, error))?;
+            if let Some(info) = info {
+                return Ok(Some((store, info)));
+            }
+        }
+        Ok(None)
+    }
+
+    fn must_find(&self, path: &StorePath) -> Result<(&Store, PathInfo), Error> {
+        self.find(path)?.ok_or_else(|| Error::NoSource { path: path.clone() })
+    }
+
+    /// Returns the paths with everything they refer to that the build store may lack.
+    pub(super) fn closure(
+        &self,
+        paths: &BTreeSet<StorePath>,
+        valid: &BTreeSet<StorePath>,
+    ) -> Result<Vec<StorePath>, Error> {
+        let mut all = BTreeSet::new();
+        let mut open: Vec<StorePath> = paths.iter().cloned().collect();
+        while let Some(path) = open.pop() {
+            if valid.contains(&path) || !all.insert(path.clone()) {
+                continue;
+            }
+            let (_, info) = self.must_find(&path)?;
+            open.extend(info.references);
+        }
+        Ok(all.into_iter().collect())
+    }
+
+    /// Describes a path for the build store.
+    pub(super) fn header(&self, path: &StorePath) -> Result<ImportHeader, Error> {
+        let (_, info) = self.must_find(path)?;
+        Ok(ImportHeader {
+            path: info.path,
+            references: info.references,
+            deriver: info.deriver,
+            ca: info.ca,
+            nar_hash: hex(&info.nar_hash),
+        })
+    }
+
+    /// Writes a path's NAR.
+    pub(super) fn dump(&self, path: &StorePath, out: &mut dyn Write) -> Result<(), Error> {
+        let (store, _) = self.must_find(path)?;
+        tree::dump(&store.dir().real(path), out).map_err(|error| source(path, error))
+    }
+}
+
+fn source(
+    path: &StorePath,
+    error: impl std::error::Error + Send + Sync + 'static,
+) -> Error {
+    Error::Source { path: path.clone(), source: Box::new(error) }
+}
+
+fn hex(bytes: &[u8]) -> String {
+    use std::fmt::Write;
+    bytes.iter().fold(String::new(), |mut text, byte| {
+        let _ = write!(text, "{byte:02x}");
+        text
+    })
+}

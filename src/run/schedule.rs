@@ -1,0 +1,165 @@
+//! What can start next: pure state, most urgent first.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Instant;
+
+use crate::plan::{Decision, NodeIndex, Plan};
+
+/// Where a build stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum State {
+    /// Valid, or not needed: nothing to do.
+    Good,
+    /// Waits for inputs.
+    Waiting,
+    /// Could start.
+    Ready,
+    /// Given to the engine.
+    Running,
+    /// Failed, cancelled, or behind one that did.
+    Bad,
+}
+
+/// The builds of a run.
+#[derive(Debug)]
+pub(super) struct Schedule {
+    state: Vec<State>,
+    missing: Vec<usize>,
+    dependents: Vec<Vec<NodeIndex>>,
+    rank: Vec<usize>,
+    ready: BTreeSet<(usize, NodeIndex)>,
+    later: BTreeMap<NodeIndex, Instant>,
+    /// Builds that were put back at least once.
+    put_back: BTreeSet<NodeIndex>,
+    open: usize,
+}
+
+impl Schedule {
+    /// Begins with a plan that has nothing refused in it.
+    pub(super) fn new(plan: &Plan) -> Self {
+        let size = plan.nodes.len();
+        let mut schedule = Self {
+            state: vec![State::Good; size],
+            missing: vec![0; size],
+            dependents: vec![Vec::new(); size],
+            rank: vec![usize::MAX; size],
+            ready: BTreeSet::new(),
+            later: BTreeMap::new(),
+            put_back: BTreeSet::new(),
+            open: 0,
+        };
+        for (rank, node) in plan.order.iter().enumerate() {
+            schedule.rank[node.0] = rank;
+        }
+        for (index, decided) in plan.nodes.iter().enumerate() {
+            if !matches!(decided.decision, Decision::Build(_)) {
+                continue;
+            }
+            schedule.open += 1;
+            schedule.missing[index] = decided.waits_for.len();
+            for input in &decided.waits_for {
+                schedule.dependents[input.0].push(NodeIndex(index));
+            }
+            schedule.state[index] = State::Waiting;
+            if decided.waits_for.is_empty() {
+                schedule.make_ready(NodeIndex(index));
+            }
+        }
+        schedule
+    }
+
+    fn make_ready(&mut self, node: NodeIndex) {
+        self.state[node.0] = State::Ready;
+        self.ready.insert((self.rank[node.0], node));
+    }
+
+    /// Where a build stands.
+    pub(super) fn state(&self, node: NodeIndex) -> State {
+        self.state[node.0]
+    }
+
+    /// How many builds have no outcome.
+    pub(super) fn open(&self) -> usize {
+        self.open
+    }
+
+    /// How many could start now.
+    pub(super) fn ready(&self) -> usize {
+        self.ready.len()
+    }
+
+    /// Takes the most urgent build that can start.
+    pub(super) fn take(&mut self) -> Option<NodeIndex> {
+        let (_, node) = self.ready.pop_first()?;
+        self.state[node.0] = State::Running;
+        Some(node)
+    }
+
+    /// Puts a build back because another program holds its lock; it is ready again at `when`, and
+    /// everything else that is ready goes first until then. True the first time.
+    pub(super) fn put_back(&mut self, node: NodeIndex, when: Instant) -> bool {
+        self.later.insert(node, when);
+        self.put_back.insert(node)
+    }
+
+    /// Makes builds ready whose time has come; returns when the next one's comes.
+    pub(super) fn wake(&mut self, now: Instant) -> Option<Instant> {
+        let due: Vec<NodeIndex> =
+            self.later.iter().filter(|(_, when)| **when <= now).map(|(node, _)| *node).collect();
+        for node in due {
+            self.later.remove(&node);
+            self.make_ready(node);
+        }
+        self.later.values().min().copied()
+    }
+
+    /// Notes that a build's outputs are valid.
+    pub(super) fn good(&mut self, node: NodeIndex) {
+        self.state[node.0] = State::Good;
+        self.open -= 1;
+        for dependent in self.dependents[node.0].clone() {
+            self.missing[dependent.0] -= 1;
+            if self.missing[dependent.0] == 0 && self.state[dependent.0] == State::Waiting {
+                self.make_ready(dependent);
+            }
+        }
+    }
+
+    /// Notes that a build failed; returns those that can never start for it, each with the input
+    /// nearest to it that is to blame.
+    pub(super) fn bad(&mut self, node: NodeIndex) -> Vec<(NodeIndex, NodeIndex)> {
+        self.close(node);
+        let mut behind = Vec::new();
+        let mut front = vec![node];
+        while let Some(cause) = front.pop() {
+            for dependent in self.dependents[cause.0].clone() {
+                if self.state[dependent.0] == State::Waiting {
+                    self.close(dependent);
+                    behind.push((dependent, cause));
+                    front.push(dependent);
+                }
+            }
+        }
+        behind
+    }
+
+    /// Ends everything that has not started; returns it.
+    pub(super) fn cancel(&mut self) -> Vec<NodeIndex> {
+        let waiting = |state: &State| matches!(state, State::Waiting | State::Ready);
+        let mut nodes: Vec<NodeIndex> = (0..self.state.len())
+            .filter(|index| waiting(&self.state[*index]))
+            .map(NodeIndex)
+            .collect();
+        nodes.extend(std::mem::take(&mut self.later).into_keys());
+        self.ready.clear();
+        for node in &nodes {
+            self.close(*node);
+        }
+        nodes
+    }
+
+    fn close(&mut self, node: NodeIndex) {
+        self.state[node.0] = State::Bad;
+        self.open -= 1;
+    }
+}
