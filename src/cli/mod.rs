@@ -9,7 +9,10 @@
 
 pub mod args;
 pub mod commands;
+pub mod enter;
 pub mod error;
+pub mod failure;
+pub mod nix_setting;
 pub mod out_link;
 pub mod output;
 pub mod secrets;

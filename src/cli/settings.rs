@@ -12,7 +12,7 @@
 use std::path::{Component, Path, PathBuf};
 use std::time::Duration;
 
-use super::args::{Building, Engine, Jobs, Shape, Stores};
+use super::args::{Building, Engine, Jobs, NixOptions, Shape, Stores, pairs};
 use super::error::{Error, Kind};
 use super::surroundings::{MachineStore, Surroundings};
 
@@ -73,6 +73,8 @@ pub struct How {
     pub silence: Option<Duration>,
     /// From the command line; none if nothing was typed.
     pub sandbox_paths: Option<Vec<SandboxPath>>,
+    /// Settings for the installed nix, which is asked otherwise.
+    pub nix_options: Vec<(String, String)>,
 }
 
 /// What a failure stops.
@@ -184,7 +186,7 @@ pub fn engine(typed: &Engine, around: &Surroundings) -> Result<Shape, Error> {
 }
 
 /// Decides how to build.
-pub fn how(building: &Building, around: &Surroundings) -> How {
+pub fn how(building: &Building, nix: &NixOptions, around: &Surroundings) -> How {
     let jobs = match building.max_jobs {
         None | Some(Jobs::Auto) => around.processors,
         Some(Jobs::Number(number)) => number.get(),
@@ -204,6 +206,7 @@ pub fn how(building: &Building, around: &Surroundings) -> How {
         } else {
             OnFailure::KeepGoing
         },
+        nix_options: pairs(&nix.option),
         timeout: limit(building.timeout),
         silence: limit(building.max_silent_time),
         sandbox_paths: (!given.is_empty()).then(|| {
@@ -424,7 +427,11 @@ mod tests {
 
     #[test]
     fn zero_means_all_processors_and_no_limit() {
-        let how = how(&Building::default(), &around(&[], MachineStore::Absent));
+        let how = how(
+            &Building::default(),
+            &NixOptions::default(),
+            &around(&[], MachineStore::Absent),
+        );
         assert_eq!(
             (how.jobs, how.cores, how.timeout, how.silence),
             (8, 8, None, None)

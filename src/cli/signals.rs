@@ -51,8 +51,8 @@ pub fn watch() -> Result<Asked, Error> {
         let code = 128 + signal;
         // Handlers run in this order: the first signal finds `cancel` unset, sets it, and returns.
         flag::register_conditional_shutdown(signal, code, asked.cancel())
-            .and_then(|_| flag::register(signal, asked.cancel()))
             .and_then(|_| flag::register_usize(signal, Arc::clone(&asked.signal), number))
+            .and_then(|_| flag::register(signal, asked.cancel()))
             .map_err(|source| Error::new(Kind::Other, source))?;
     }
     Ok(asked)

@@ -9,13 +9,14 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{Access, access};
 
 /// The variables that change what a command means.
-pub const VARIABLES: [&str; 9] = [
+pub const VARIABLES: [&str; 10] = [
     "BUILDKIT_HOST",
     "HOME",
     "NO_COLOR",
     "PATH",
     "PONTOON_ENGINE",
     "PONTOON_STORE",
+    "PONTOON_TUNNEL_PROXY",
     "TERM",
     "USER",
     "XDG_STATE_HOME",

@@ -1,6 +1,7 @@
 //! `pontoon build`: evaluates, builds what is missing, links the outputs.
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 
 use super::target;
 use crate::cli::error::Error;
@@ -63,15 +64,17 @@ pub struct Args {
 impl Args {
     /// Builds.
     pub fn run(self, around: &Surroundings) -> Result<u8, Error> {
-        let request = target::builds(&self.evaluation, &self.installables)?;
+        let request = target::builds(&self.evaluation, &self.nix, &self.installables)?;
         let place = settings::stores(&self.stores, around)?;
         let shape = settings::engine(&self.engine, around)?;
-        let how = super::plan::how(&self.building, &request, around)?;
+        let how = settings::how(&self.building, &self.nix, around);
         settings::prepare(&place.store)?;
         let asked = signals::watch()?;
         let session = Session {
             place: &place,
+            shape,
             how: &how,
+            around,
             asked: &asked,
         };
 
@@ -84,60 +87,80 @@ impl Args {
         } else {
             output::report(&self.report, advice, around)
         };
-        session.begin(&mut *sink)?;
-        let wanted = session.evaluate(&request, &mut *sink)?;
+        let run = session.begin(&mut *sink)?;
+        let evaluated = session.evaluate(&request, &mut *sink)?;
         asked.check()?;
+        if self.dry_run {
+            let format = if self.report.json {
+                Format::Json
+            } else {
+                Format::Text
+            };
+            let plan = session.plan(run, &evaluated, format, &mut *sink)?;
+            drop(sink);
+            return self.show(&plan);
+        }
         let work = Work {
-            wanted: wanted.clone(),
+            wanted: evaluated.wanted.clone(),
             pipeline: None,
         };
-        if self.dry_run {
-            drop(sink);
-            return self.show_plan(&session, work);
-        }
-        let finished = session.realise(work, &mut *sink)?;
+        let mut linked = Ok(());
+        let finished = session.realise(run, work, &mut *sink, &mut |finished| {
+            let (made, outcome) = self.link(&place, around, finished);
+            linked = outcome;
+            made
+        })?;
         // A live block must be gone before anything else is written.
         drop(sink);
+        linked?;
         if finished.exit_code == 0 {
-            self.deliver(&place, around, &wanted, &finished)?;
+            self.deliver(&place, &evaluated.wanted, &finished)?;
         }
         Ok(finished.exit_code)
     }
 
     /// As `nix build` has it, a dry run's text goes to stderr and its JSON to stdout.
-    fn show_plan(&self, session: &Session<'_>, work: Work) -> Result<u8, Error> {
+    fn show(&self, plan: &str) -> Result<u8, Error> {
         if self.report.json {
-            output::data(session.plan(work, Format::Json)?.as_bytes())?;
+            output::data(plan.as_bytes())?;
         } else {
-            let plan = session.plan(work, Format::Text)?;
             output::say(&plan.lines().map(str::to_owned).collect::<Vec<_>>());
         }
         Ok(0)
     }
 
-    fn deliver(
+    /// Links the outputs if all of them are there; gives back what was linked, also if one failed.
+    fn link(
         &self,
         place: &Where,
         around: &Surroundings,
-        wanted: &[Wanted],
         finished: &Finished,
-    ) -> Result<(), Error> {
-        if !self.links.no_link {
-            if place.store.resolves() {
-                let here = around.working_directory.clone().unwrap_or_default();
-                for link in out_link::name(&self.links.out_link, &finished.outputs) {
-                    out_link::make(&link, &place.store.nix_dir(), &here)?;
-                }
-            } else if !self.report.quiet && !self.links.print_out_paths && !self.report.json {
-                output::say(&unlinked(
-                    place.store.flag().as_deref(),
-                    wanted,
-                    &finished.outputs,
-                ));
+    ) -> (Vec<PathBuf>, Result<(), Error>) {
+        let mut made = vec![];
+        if finished.exit_code != 0 || self.links.no_link || !place.store.resolves() {
+            return (made, Ok(()));
+        }
+        let here = around.working_directory.clone().unwrap_or_default();
+        for link in out_link::name(&self.links.out_link, &finished.outputs) {
+            match out_link::make(&link, &here) {
+                Ok(path) => made.push(path),
+                Err(error) => return (made, Err(error)),
             }
         }
+        (made, Ok(()))
+    }
+
+    fn deliver(&self, place: &Where, wanted: &[Wanted], finished: &Finished) -> Result<(), Error> {
         if self.links.print_out_paths {
-            output::data(paths(&finished.outputs).as_bytes())?;
+            return output::data(paths(&finished.outputs).as_bytes());
+        }
+        let silent = self.links.no_link || self.report.quiet || self.report.json;
+        if !place.store.resolves() && !silent {
+            output::say(&unlinked(
+                place.store.flag().as_deref(),
+                wanted,
+                &finished.outputs,
+            ));
         }
         Ok(())
     }
@@ -145,7 +168,7 @@ impl Args {
 
 fn paths(results: &[BTreeMap<String, StorePath>]) -> String {
     let paths = results.iter().flat_map(BTreeMap::values);
-    paths.map(|path| format!("{path}\n")).collect()
+    paths.map(|path| path.to_string() + "\n").collect()
 }
 
 /// Names the outputs where a link to them would lead nowhere.
@@ -209,6 +232,9 @@ mod tests {
         hint: no link is made, for it would not resolve outside of /srv/s
         hint: pontoon exec --store /srv/s /nix/store/0c0rl5kb4b7jlqq8q01qmjdy4vgn2mny-hello
         ");
-        insta::assert_snapshot!(paths(&outputs), @"");
+        insta::assert_snapshot!(paths(&outputs), @"
+        /nix/store/0c0rl5kb4b7jlqq8q01qmjdy4vgn2mny-hello-dev
+        /nix/store/0c0rl5kb4b7jlqq8q01qmjdy4vgn2mny-hello
+        ");
     }
 }

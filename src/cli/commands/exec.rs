@@ -1,8 +1,8 @@
 //! `pontoon exec`: runs a program of a store whose links do not resolve on this machine.
 //!
 //! The process gets a mount namespace in which the store's nix directory is `/nix`, chooses the
-//! program by its ordinary path there, and becomes it. Nothing else about it changes: not the user,
-//! not the files, not the network. It is no sandbox.
+//! program by its ordinary path there, and becomes it. Nothing else of the machine changes for it,
+//! but it sees its user as root, for that is who may mount. It is no sandbox.
 
 use std::ffi::OsString;
 use std::os::unix::fs::PermissionsExt;
@@ -12,7 +12,7 @@ use std::process::Command;
 
 use crate::cli::error::{Error, Kind};
 use crate::cli::surroundings::Surroundings;
-use crate::cli::{args, session, settings};
+use crate::cli::{args, enter, settings};
 use crate::nix::STORE_DIR;
 
 /// Run a program of the store
@@ -43,7 +43,7 @@ impl Args {
         let path = logical(&self.path)?;
         let place = settings::stores(&self.stores, around)?;
         if !place.store.resolves() {
-            session::enter(&place.store)?;
+            enter::nix(&place.store.nix_dir())?;
         }
         let program = program(&path)?;
         let source = Command::new(&program).args(&self.arguments).exec();

@@ -5,15 +5,11 @@ use crate::cli::session;
 
 /// Internal: started by pontoon itself
 #[derive(Debug, clap::Args)]
-pub struct Args {
-    /// Passed on as they are
-    #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
-    pub arguments: Vec<String>,
-}
+pub struct Args {}
 
 impl Args {
     /// Passes control.
     pub fn run(self) -> Result<u8, Error> {
-        session::helper(&self.arguments)
+        session::helper()
     }
 }

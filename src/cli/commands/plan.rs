@@ -2,9 +2,7 @@
 
 use super::target;
 use crate::cli::error::Error;
-use crate::cli::output::Stream;
-use crate::cli::session::{self, Format, Request, Session, Work};
-use crate::cli::settings::How;
+use crate::cli::session::{Format, Session};
 use crate::cli::surroundings::Surroundings;
 use crate::cli::{args, output, settings, signals};
 use crate::event::Sink;
@@ -61,28 +59,27 @@ pub struct Args {
 impl Args {
     /// Plans.
     pub fn run(self, around: &Surroundings) -> Result<u8, Error> {
-        let request = target::builds(&self.evaluation, &self.installables)?;
+        let request = target::builds(&self.evaluation, &self.nix, &self.installables)?;
         let place = settings::stores(&self.stores, around)?;
         let shape = settings::engine(&self.engine, around)?;
-        let how = how(&self.building, &request, around)?;
+        let how = settings::how(&self.building, &self.nix, around);
         settings::prepare(&place.store)?;
         let asked = signals::watch()?;
         let session = Session {
             place: &place,
+            shape,
             how: &how,
+            around,
             asked: &asked,
         };
         let mut sink = evaluation_report(self.quiet, around);
-        session.begin(&mut *sink)?;
-        let wanted = session.evaluate(&request, &mut *sink)?;
+        let run = session.begin(&mut *sink)?;
+        let evaluated = session.evaluate(&request, &mut *sink)?;
         asked.check()?;
-        drop(sink);
         let format = if self.json { Format::Json } else { self.format };
-        let work = Work {
-            wanted,
-            pipeline: None,
-        };
-        output::data(session.plan(work, format)?.as_bytes())?;
+        let plan = session.plan(run, &evaluated, format, &mut *sink)?;
+        drop(sink);
+        output::data(plan.as_bytes())?;
         Ok(0)
     }
 }
@@ -101,23 +98,4 @@ pub fn evaluation_report(quiet: bool, around: &Surroundings) -> Box<dyn Sink> {
         },
         around,
     )
-}
-
-/// How to build, with the sandbox paths that nix is set to if none were typed.
-pub fn how(
-    building: &args::Building,
-    request: &Request,
-    around: &Surroundings,
-) -> Result<How, Error> {
-    let mut how = settings::how(building, around);
-    if how.sandbox_paths.is_none() {
-        let answer = session::nix_sandbox_paths(&request.options);
-        let colour = Stream::Stderr.colour(around);
-        how.sandbox_paths = Some(answer.unwrap_or_else(|error| {
-            let text = format!("nix does not say its `sandbox-paths`, none are used ({error})");
-            output::warn(&text, colour);
-            vec![]
-        }));
-    }
-    Ok(how)
 }

@@ -4,14 +4,14 @@ use std::collections::BTreeSet;
 
 use super::target;
 use crate::cli::error::Error;
-use crate::cli::session::{Format, Session, Work};
+use crate::cli::session::{Evaluated, Format, Session, Work};
 use crate::cli::surroundings::Surroundings;
 use crate::cli::{args, output, secrets, settings, signals};
 use crate::report::Advice;
 
 /// Run a pipeline: its builds, then its effects
 ///
-/// A pipeline is the flake's output `pipelines.SYSTEM.NAME`, or an attribute with `-f` or `--expr`.
+/// A pipeline is the flake's output `pipelines.SYSTEM.NAME`.
 /// Effects run on every call; builds only if something changed. If a build fails, every effect that
 /// waits for it is held.
 #[derive(Debug, clap::Args)]
@@ -61,16 +61,18 @@ pub struct Args {
 impl Args {
     /// Builds and runs.
     pub fn run(self, around: &Surroundings) -> Result<u8, Error> {
-        let request = target::pipeline(&self.evaluation, self.pipeline.as_deref())?;
+        let request = target::pipeline(&self.nix, self.pipeline.as_deref());
         distinct(&self.facts)?;
         let place = settings::stores(&self.stores, around)?;
         let shape = settings::engine(&self.engine, around)?;
-        let how = super::plan::how(&self.building, &request, around)?;
+        let how = settings::how(&self.building, &self.nix, around);
         settings::prepare(&place.store)?;
         let asked = signals::watch()?;
         let session = Session {
             place: &place,
+            shape,
             how: &how,
+            around,
             asked: &asked,
         };
 
@@ -87,31 +89,34 @@ impl Args {
         } else {
             output::report(&self.report, advice, around)
         };
-        session.begin(&mut *sink)?;
-        let pipeline = session.pipeline(&request, &self.facts, &mut *sink)?;
+        let run = session.begin(&mut *sink)?;
+        let evaluated = session.pipeline(&request, &self.facts, &mut *sink)?;
         asked.check()?;
-        let wanted = pipeline.builds.values().cloned().collect();
         if self.dry_run {
-            drop(sink);
-            let work = Work {
-                wanted,
-                pipeline: Some((pipeline, secrets::Values::new())),
-            };
             let format = if self.report.json {
                 Format::Json
             } else {
                 self.format
             };
-            output::data(session.plan(work, format)?.as_bytes())?;
+            let plan = session.plan(run, &evaluated, format, &mut *sink)?;
+            drop(sink);
+            output::data(plan.as_bytes())?;
             return Ok(0);
         }
+        let Evaluated {
+            wanted, pipeline, ..
+        } = evaluated;
         // A missing secret is known before anything is built.
-        let values = secrets::read(&pipeline, &secrets::Machine)?;
-        let work = Work {
-            wanted,
-            pipeline: Some((pipeline, values)),
+        let pipeline = match pipeline {
+            Some(pipeline) => {
+                let values = secrets::read(&pipeline, &secrets::Machine)?;
+                Some((pipeline, values))
+            }
+            None => None,
         };
-        Ok(session.realise(work, &mut *sink)?.exit_code)
+        let work = Work { wanted, pipeline };
+        let finished = session.realise(run, work, &mut *sink, &mut |_| vec![])?;
+        Ok(finished.exit_code)
     }
 }
 

@@ -120,9 +120,18 @@ mod tests {
         let two = || vec!["a".to_owned(), "1".to_owned()];
         let none = Evaluation::default;
         for typed in [
-            Evaluation { attributes: vec!["a".into()], ..none() },
-            Evaluation { arg: two(), ..none() },
-            Evaluation { argstr: two(), ..none() },
+            Evaluation {
+                attributes: vec!["a".into()],
+                ..none()
+            },
+            Evaluation {
+                arg: two(),
+                ..none()
+            },
+            Evaluation {
+                argstr: two(),
+                ..none()
+            },
         ] {
             assert!(builds(&typed, &["."]).is_err());
         }
