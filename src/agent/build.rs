@@ -19,9 +19,9 @@ use crate::agent::room::{self, BUILD_DIR, Network, Program, Room, RoomError, Slo
 use crate::agent::watch::{End, Limits, Watch, WatchError};
 use crate::agent::{Agent, Shape};
 use crate::event::Failure;
-use crate::nix::derivation::{self, Parsed, Recipe, Systems};
-use crate::nix::{Derivation, StorePath};
-use crate::sandbox::{self, Exit, Filter, Personality};
+use crate::nix::StorePath;
+use crate::nix::derivation::{self, Kvm, Level, Parsed, Recipe, Systems};
+use crate::sandbox::{self, Addresses, Exit, Filter, Linux32, Personality};
 use crate::store::{Attempt, Durability, LogWriter, PathInfo, Slot};
 use crate::tunnel::{BuildJob, BuildResult, FromAgent, MachineError};
 
@@ -56,7 +56,9 @@ impl Agent {
     pub fn build(&mut self, job: &BuildJob) -> Result<FromAgent, Lost> {
         match self.build_or_stop(job) {
             Ok(result) | Err(Stop::Result(result)) => Ok(FromAgent::Built { result }),
-            Err(Stop::Busy(lock)) => Ok(FromAgent::Busy { lock: lock.display().to_string() }),
+            Err(Stop::Busy(lock)) => Ok(FromAgent::Busy {
+                lock: lock.display().to_string(),
+            }),
             Err(Stop::Machine(error)) => Ok(FromAgent::Failed { error }),
             Err(Stop::Lost(lost)) => Err(lost),
         }
@@ -65,18 +67,23 @@ impl Agent {
     fn build_or_stop(&mut self, job: &BuildJob) -> Result<BuildResult, Stop> {
         let drv = self.read_derivation(&job.drv)?;
         let recipe = Recipe::of(&drv, BUILD_DIR, job.cores).map_err(machine)?;
-        let outputs: Vec<StorePath> =
-            recipe.outputs.values().map(|output| output.path.clone()).collect();
+        let outputs: Vec<StorePath> = recipe
+            .outputs
+            .values()
+            .map(|output| output.path.clone())
+            .collect();
         self.store.add_temp_roots(&outputs).map_err(machine)?;
         let locks = match self.store.try_lock(&outputs).map_err(machine)? {
             Ok(locks) => locks,
             Err(held) => return Err(Stop::Busy(held)),
         };
         let valid = self.store.valid(&outputs).map_err(machine)?;
-        let wanted_are_valid = job
-            .wanted
-            .iter()
-            .all(|name| recipe.outputs.get(name).is_some_and(|o| valid.contains(&o.path)));
+        let wanted_are_valid = job.wanted.iter().all(|name| {
+            recipe
+                .outputs
+                .get(name)
+                .is_some_and(|o| valid.contains(&o.path))
+        });
         if wanted_are_valid {
             let outputs = self.facts_of(&valid)?;
             locks.release();
@@ -93,23 +100,33 @@ impl Agent {
         result
     }
 
-    fn read_derivation(&self, path: &StorePath) -> Result<Derivation, Stop> {
-        let missing = || Stop::Result(BuildResult::StoreLost { missing: path.clone() });
+    fn read_derivation(&self, path: &StorePath) -> Result<Parsed, Stop> {
+        let missing = || {
+            Stop::Result(BuildResult::StoreLost {
+                missing: path.clone(),
+            })
+        };
         let place = self.store.dir().real(path);
         let bytes = match fs_err::read(&place) {
             Ok(bytes) => bytes,
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Err(missing()),
             Err(error) => return Err(machine(error)),
         };
-        let Parsed { derivation, .. } = derivation::parse(path, &bytes).map_err(machine)?;
-        if let Some(reason) = derivation::unsupported(&derivation, &Systems::of_this_machine()) {
-            return Err(failed(Failure::Refused { reason: reason.to_string() }));
+        let parsed = derivation::parse(path, &bytes).map_err(machine)?;
+        // Whether this machine can run it was decided when the plan was made; what no machine of
+        // ours builds is refused here too, because a plan may be older than the agent.
+        let systems = Systems::x86_64_linux(Level::V3, Kvm::Usable);
+        if let Some(reason) = derivation::unsupported(&parsed.derivation, &systems) {
+            return Err(failed(Failure::Refused {
+                reason: reason.to_string(),
+            }));
         }
-        Ok(derivation)
+        Ok(parsed)
     }
 
     /// Returns the closure of the wanted outputs of every input, and of the sources.
-    fn input_closure(&mut self, drv: &Derivation) -> Result<BTreeMap<StorePath, PathInfo>, Stop> {
+    fn input_closure(&mut self, parsed: &Parsed) -> Result<BTreeMap<StorePath, PathInfo>, Stop> {
+        let drv = &parsed.derivation;
         let mut roots: BTreeSet<StorePath> = drv.input_sources().clone();
         for (input, wanted) in drv.input_derivations() {
             let declared = self.store.derivation_outputs(input).map_err(machine)?;
@@ -131,7 +148,9 @@ impl Agent {
         let asked: Vec<StorePath> = roots.iter().cloned().collect();
         let valid = self.store.valid(&asked).map_err(machine)?;
         if let Some(missing) = roots.iter().find(|path| !valid.contains(*path)) {
-            return Err(Stop::Result(BuildResult::StoreLost { missing: missing.clone() }));
+            return Err(Stop::Result(BuildResult::StoreLost {
+                missing: missing.clone(),
+            }));
         }
         self.store.closure(roots).map_err(machine)
     }
@@ -141,7 +160,10 @@ impl Agent {
         valid: &BTreeSet<StorePath>,
     ) -> Result<Vec<crate::tunnel::PathFacts>, Stop> {
         let facts = self.facts(valid).map_err(machine)?;
-        Ok(facts.into_iter().filter(|fact| valid.contains(&fact.path)).collect())
+        Ok(facts
+            .into_iter()
+            .filter(|fact| valid.contains(&fact.path))
+            .collect())
     }
 
     fn begin(&mut self, job: &BuildJob) -> Result<Attempt, Stop> {
@@ -153,7 +175,9 @@ impl Agent {
             Durability::Lazy,
         )
         .map_err(machine)?;
-        self.link.say(&FromAgent::Started { attempt: attempt.id().to_owned() })?;
+        self.link.say(&FromAgent::Started {
+            attempt: attempt.id().to_owned(),
+        })?;
         Ok(attempt)
     }
 
@@ -179,8 +203,8 @@ impl Agent {
         let slot = self.slot(job.slot)?;
         let user = self.users.acquire(slot.number).map_err(machine)?;
         let network = match recipe.network {
-            derivation::Network::Private => Network::Private,
-            derivation::Network::Open => Network::Open,
+            derivation::Network::Isolated => Network::Private,
+            derivation::Network::Host => Network::Open,
         };
         let transient = network == Network::Open;
         let files = recipe
@@ -202,28 +226,39 @@ impl Agent {
             path: recipe.builder.as_bytes().to_vec(),
             arguments: recipe.arguments.clone(),
             environment: recipe.environment.clone(),
-            personality: Personality { linux32: recipe.linux32 },
+            personality: personality(recipe.personality),
             filter: Filter::Nix,
         };
         let mut log = LogWriter::create(self.store.dir(), &job.drv).map_err(machine)?;
-        let limits = Limits { timeout: job.timeout, silence: job.silence };
+        let limits = Limits {
+            timeout: job.timeout,
+            silence: job.silence,
+        };
         let end = self.run_in_room(&room, program, limits, &mut log);
         log.finish().map_err(machine)?;
         let failure = match end? {
             End::Exited(Exit::Code(0)) => {
-                let collect = Collect { drv: &job.drv, recipe, closure, valid, slot: &slot };
+                let collect = Collect {
+                    drv: &job.drv,
+                    recipe,
+                    closure,
+                    valid,
+                    slot: &slot,
+                };
                 let collected = collect.collect(&mut self.store, &user);
                 self.leave(&slot);
                 let paths = collected?;
                 let outputs = self.facts_of(&paths)?;
                 return Ok(BuildResult::Built { outputs });
             }
-            End::Exited(Exit::Code(code)) => {
-                Failure::ExitCode { code, transient: transient || self.disk_is_full() }
-            }
-            End::Exited(Exit::Signal(signal)) => {
-                Failure::Signal { signal, transient: transient || self.disk_is_full() }
-            }
+            End::Exited(Exit::Code(code)) => Failure::ExitCode {
+                code,
+                transient: transient || self.disk_is_full(),
+            },
+            End::Exited(Exit::Signal(signal)) => Failure::Signal {
+                signal,
+                transient: transient || self.disk_is_full(),
+            },
             End::TimedOut(seconds) => Failure::TimedOut { seconds },
             End::Silent(seconds) => Failure::Silent { seconds },
             End::Cancelled => {
@@ -250,7 +285,8 @@ impl Agent {
             Ok(child) => child,
             Err(RoomError::Start(sandbox::Error::Exec { program, source })) => {
                 let text = format!("error: executing '{program}': {source}\n");
-                log.write_all(text.as_bytes()).map_err(|error| Interrupted::machine(&error))?;
+                log.write_all(text.as_bytes())
+                    .map_err(|error| Interrupted::machine(&error))?;
                 self.link.log(text.as_bytes()).map_err(Interrupted::Lost)?;
                 return Ok(End::Exited(Exit::Code(1)));
             }
@@ -291,6 +327,17 @@ impl Agent {
     fn disk_is_full(&self) -> bool {
         rustix::fs::statvfs(self.store.dir().store())
             .is_ok_and(|disk| disk.f_bavail * disk.f_frsize < 8 << 20)
+    }
+}
+
+fn personality(wanted: derivation::Personality) -> Personality {
+    let linux32 = match wanted {
+        derivation::Personality::Native => Linux32::No,
+        derivation::Personality::Linux32 => Linux32::Yes,
+    };
+    Personality {
+        linux32,
+        addresses: Addresses::Fixed,
     }
 }
 
@@ -337,6 +384,3 @@ fn describe(result: &Result<BuildResult, Stop>) -> String {
         Err(Stop::Lost(lost)) => format!("ended with its lifeline: {lost}"),
     }
 }
-
-
-

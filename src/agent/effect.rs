@@ -13,7 +13,7 @@ use crate::agent::watch::{End, Limits};
 use crate::agent::{Agent, SECRETS, Shape};
 use crate::event::Failure;
 use crate::nix::StorePath;
-use crate::sandbox::{Exit, Filter, Personality};
+use crate::sandbox::{Addresses, Exit, Filter, Linux32, Personality};
 use crate::store::{Attempt, Durability, Slot};
 use crate::tunnel::{EffectJob, EffectResult, FromAgent, MachineError};
 
@@ -42,7 +42,9 @@ impl Agent {
         )
         .map_err(|error| Interrupted::machine(&error))?;
         self.link
-            .say(&FromAgent::Started { attempt: attempt.id().to_owned() })
+            .say(&FromAgent::Started {
+                attempt: attempt.id().to_owned(),
+            })
             .map_err(Interrupted::Lost)?;
         let result = self.run_effect(job);
         let text = match &result {
@@ -53,23 +55,29 @@ impl Agent {
             Err(Interrupted::Machine(error)) => format!("machine failed: {error}"),
             Err(Interrupted::Lost(lost)) => format!("killed with its lifeline: {lost}"),
         };
-        attempt.end(&text).map_err(|error| Interrupted::machine(&error))?;
+        attempt
+            .end(&text)
+            .map_err(|error| Interrupted::machine(&error))?;
         result
     }
 
     fn missing(&mut self, roots: &BTreeSet<StorePath>) -> Result<Option<StorePath>, Interrupted> {
         let asked: Vec<StorePath> = roots.iter().cloned().collect();
-        let valid = self.store.valid(&asked).map_err(|error| Interrupted::machine(&error))?;
+        let valid = self
+            .store
+            .valid(&asked)
+            .map_err(|error| Interrupted::machine(&error))?;
         Ok(roots.iter().find(|path| !valid.contains(*path)).cloned())
     }
 
     fn run_effect(&mut self, job: &EffectJob) -> Result<EffectResult, Interrupted> {
-        let closure =
-            self.store.closure(&job.roots).map_err(|error| Interrupted::machine(&error))?;
+        let closure = self
+            .store
+            .closure(&job.roots)
+            .map_err(|error| Interrupted::machine(&error))?;
         // In plain the op has the whole room mounted, but a slot: nothing may be left behind, so
         // the agent leases one in either shape.
-        let slot =
-            Slot::lease(self.store.dir()).map_err(|error| Interrupted::machine(&error))?;
+        let slot = Slot::lease(self.store.dir()).map_err(|error| Interrupted::machine(&error))?;
         let mut dirs = SlotDirs::of(&slot);
         if self.shape == Shape::Plain {
             dirs.build = PathBuf::from(BUILD_DIR);
@@ -94,31 +102,49 @@ impl Agent {
         let program = Program {
             path: job.command[0].as_bytes().to_vec(),
             arguments: std::iter::once(base_name(job.command[0].as_bytes()))
-                .chain(job.command[1..].iter().map(|argument| argument.as_bytes().to_vec()))
+                .chain(
+                    job.command[1..]
+                        .iter()
+                        .map(|argument| argument.as_bytes().to_vec()),
+                )
                 .collect(),
             environment: job
                 .environment
                 .iter()
                 .map(|(name, value)| (name.as_bytes().to_vec(), value.as_bytes().to_vec()))
                 .collect(),
-            personality: Personality { linux32: false },
+            personality: Personality {
+                linux32: Linux32::No,
+                addresses: Addresses::Randomized,
+            },
             filter: Filter::None,
         };
-        let limits = Limits { timeout: job.timeout, silence: job.silence };
+        let limits = Limits {
+            timeout: job.timeout,
+            silence: job.silence,
+        };
         let end = self.run_in_room(&room, program, limits, &mut std::io::sink());
         drop(slot);
         Ok(match end? {
             End::Exited(Exit::Code(0)) => EffectResult::Succeeded,
-            End::Exited(Exit::Code(code)) => {
-                EffectResult::Failed { failure: Failure::ExitCode { code, transient: true } }
-            }
-            End::Exited(Exit::Signal(signal)) => {
-                EffectResult::Failed { failure: Failure::Signal { signal, transient: true } }
-            }
-            End::TimedOut(seconds) => {
-                EffectResult::Failed { failure: Failure::TimedOut { seconds } }
-            }
-            End::Silent(seconds) => EffectResult::Failed { failure: Failure::Silent { seconds } },
+            End::Exited(Exit::Code(code)) => EffectResult::Failed {
+                failure: Failure::ExitCode {
+                    code,
+                    transient: true,
+                },
+            },
+            End::Exited(Exit::Signal(signal)) => EffectResult::Failed {
+                failure: Failure::Signal {
+                    signal,
+                    transient: true,
+                },
+            },
+            End::TimedOut(seconds) => EffectResult::Failed {
+                failure: Failure::TimedOut { seconds },
+            },
+            End::Silent(seconds) => EffectResult::Failed {
+                failure: Failure::Silent { seconds },
+            },
             End::Cancelled => EffectResult::Cancelled,
         })
     }

@@ -24,22 +24,30 @@ impl Agent {
     /// Does one job and answers it.
     pub fn housekeep(&mut self, services: &mut Services, job: ToAgent) -> Result<(), Lost> {
         let answer = match job {
-            ToAgent::Root { run, temporary, links } => {
-                self.root(services, &run, &temporary, &links).map(|()| Some(FromAgent::Rooted))
-            }
+            ToAgent::Root {
+                run,
+                temporary,
+                links,
+            } => self
+                .root(services, &run, &temporary, &links)
+                .map(|()| Some(FromAgent::Rooted)),
             ToAgent::Keep { links } => self.keep(&links).map(|()| Some(FromAgent::Rooted)),
-            ToAgent::Query { paths, scope } => {
-                self.query(&paths, scope).map(|paths| Some(FromAgent::Paths { paths }))
-            }
-            ToAgent::Lease { count } => {
-                self.lease(services, count).map(|slots| Some(FromAgent::Leased { slots }))
-            }
+            ToAgent::Query { paths, scope } => self
+                .query(&paths, scope)
+                .map(|paths| Some(FromAgent::Paths { paths })),
+            ToAgent::Lease { count } => self
+                .lease(services, count)
+                .map(|slots| Some(FromAgent::Leased { slots })),
             ToAgent::Import { header } => {
                 self.import(services, header)?;
                 Ok(None)
             }
             ToAgent::ImportEnd => self.import_end(services).map(Some),
-            _ => return Err(Lost::OutOfPlace { what: "a job of another task" }),
+            _ => {
+                return Err(Lost::OutOfPlace {
+                    what: "a job of another task",
+                });
+            }
         };
         match answer {
             Ok(Some(answer)) => self.link.say(&answer),
@@ -55,12 +63,16 @@ impl Agent {
         temporary: &[StorePath],
         links: &[StorePath],
     ) -> Result<(), MachineError> {
-        self.store.add_temp_roots(temporary).map_err(|error| MachineError::of(&error))?;
+        self.store
+            .add_temp_roots(temporary)
+            .map_err(|error| MachineError::of(&error))?;
         let mut roots = match services.roots.take() {
             Some(roots) => roots,
             None => Roots::open(self.store.dir(), run).map_err(|error| MachineError::of(&error))?,
         };
-        roots.link(links).map_err(|error| MachineError::of(&error))?;
+        roots
+            .link(links)
+            .map_err(|error| MachineError::of(&error))?;
         services.roots = Some(roots);
         Ok(())
     }
@@ -78,7 +90,10 @@ impl Agent {
         paths: &[StorePath],
         scope: QueryScope,
     ) -> Result<Vec<PathFacts>, MachineError> {
-        let valid = self.store.valid(paths).map_err(|error| MachineError::of(&error))?;
+        let valid = self
+            .store
+            .valid(paths)
+            .map_err(|error| MachineError::of(&error))?;
         if scope == QueryScope::Closure {
             return self.facts(&valid).map_err(|error| MachineError::of(&error));
         }
@@ -103,7 +118,11 @@ impl Agent {
                 Ok(_) => PathKind::Mountable,
                 Err(_) => PathKind::Unknown,
             };
-            PathFacts { path: info.path, references: info.references, kind }
+            PathFacts {
+                path: info.path,
+                references: info.references,
+                kind,
+            }
         });
         Ok(facts.collect())
     }
@@ -140,9 +159,9 @@ impl Agent {
             return Err(error);
         }
         let paths = match importer {
-            Some(importer) => {
-                importer.finish(&mut self.store).map_err(|error| MachineError::of(&error))?
-            }
+            Some(importer) => importer
+                .finish(&mut self.store)
+                .map_err(|error| MachineError::of(&error))?,
             None => 0,
         };
         Ok(FromAgent::Imported { paths, bytes })

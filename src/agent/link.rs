@@ -40,7 +40,11 @@ impl Link {
     /// Connects to the socket at `path`.
     pub fn connect(path: &Path) -> Result<Self, Lost> {
         let stream = UnixStream::connect(path).map_err(Lost::Broken)?;
-        Ok(Self { stream, decoder: Decoder::default(), inbox: VecDeque::new() })
+        Ok(Self {
+            stream,
+            decoder: Decoder::default(),
+            inbox: VecDeque::new(),
+        })
     }
 
     /// Sends a message.
@@ -124,7 +128,13 @@ pub struct Data<'a> {
 impl<'a> Data<'a> {
     /// Begins to read.
     pub fn new(link: &'a mut Link) -> Self {
-        Self { link, chunk: Vec::new(), at: 0, ended: false, count: 0 }
+        Self {
+            link,
+            chunk: Vec::new(),
+            at: 0,
+            ended: false,
+            count: 0,
+        }
     }
 
     /// Reads and forgets what is left, so that the next message is in its place.
@@ -144,7 +154,9 @@ impl Read for Data<'_> {
                     self.at = 0;
                 }
                 Frame::Message(_) | Frame::Log(_) => {
-                    return Err(std::io::Error::other(Lost::OutOfPlace { what: "a message" }));
+                    return Err(std::io::Error::other(Lost::OutOfPlace {
+                        what: "a message",
+                    }));
                 }
             }
         }

@@ -95,8 +95,12 @@ pub enum Shape {
 impl Orders {
     /// Reads the arguments after the program's name, and the environment, of an op.
     pub fn read(arguments: &[String], environment: &[(String, String)]) -> Option<Self> {
-        let variable =
-            |name: &str| environment.iter().find(|(key, _)| key == name).map(|(_, v)| v.clone());
+        let variable = |name: &str| {
+            environment
+                .iter()
+                .find(|(key, _)| key == name)
+                .map(|(_, v)| v.clone())
+        };
         let task = match arguments.first()?.as_str() {
             "store" => Task::Store,
             "build" => Task::Build,
@@ -108,7 +112,12 @@ impl Orders {
             "plain" => Shape::Plain,
             _ => return None,
         };
-        Some(Self { task, nonce: variable(NONCE)?, shape, users: variable(USERS) })
+        Some(Self {
+            task,
+            nonce: variable(NONCE)?,
+            shape,
+            users: variable(USERS),
+        })
     }
 }
 
@@ -140,12 +149,20 @@ pub fn run(orders: &Orders) -> i32 {
     let store = match Store::open(NixDir::new(nix_dir)) {
         Ok(store) => store,
         Err(error) => {
-            let _ = link.say(&FromAgent::Unfit { error: MachineError::of(&error) });
+            let _ = link.say(&FromAgent::Unfit {
+                error: MachineError::of(&error),
+            });
             return exit::UNFIT;
         }
     };
     let users = Users::read(orders.users.as_deref());
-    let mut agent = Agent { link, store, shape: orders.shape, users, slot: None };
+    let mut agent = Agent {
+        link,
+        store,
+        shape: orders.shape,
+        users,
+        slot: None,
+    };
     match agent.greet(orders).and_then(|()| agent.serve(orders.task)) {
         Ok(()) => exit::DONE,
         Err(_) => exit::LOST,
@@ -163,7 +180,9 @@ impl Agent {
         })?;
         match self.link.hear()? {
             ToAgent::Welcome { version } if version == tunnel::VERSION => Ok(()),
-            _ => Err(Lost::OutOfPlace { what: "no welcome of this version" }),
+            _ => Err(Lost::OutOfPlace {
+                what: "no welcome of this version",
+            }),
         }
     }
 
@@ -190,7 +209,11 @@ impl Agent {
                     return self.link.say(&answer);
                 }
                 other if task == Task::Store => self.housekeep(&mut services, other)?,
-                _ => return Err(Lost::OutOfPlace { what: "a job of another task" }),
+                _ => {
+                    return Err(Lost::OutOfPlace {
+                        what: "a job of another task",
+                    });
+                }
             }
         }
     }

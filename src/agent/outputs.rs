@@ -74,7 +74,12 @@ impl Collect<'_> {
 
     fn examine(&self, store: &Store, user: &BuildUser) -> Result<Vec<Output<'_>>, Rejected> {
         let mut candidates: BTreeSet<StorePath> = self.closure.keys().cloned().collect();
-        candidates.extend(self.recipe.outputs.values().map(|output| output.path.clone()));
+        candidates.extend(
+            self.recipe
+                .outputs
+                .values()
+                .map(|output| output.path.clone()),
+        );
         let mut seen = InodesSeen::default();
         let mut outputs = Vec::new();
         let wanted: Vec<_> = self
@@ -96,7 +101,13 @@ impl Collect<'_> {
             })?;
             let examined = tree::examine(&place, &candidates).map_err(machine)?;
             let path = output.path.clone();
-            outputs.push(Output { name: name.as_str(), place, path, examined, ca: None });
+            outputs.push(Output {
+                name: name.as_str(),
+                place,
+                path,
+                examined,
+                ca: None,
+            });
         }
         let _ = store;
         Ok(outputs)
@@ -134,7 +145,9 @@ impl Collect<'_> {
     fn check_fixed(&self, outputs: &mut [Output<'_>]) -> Result<Option<Failure>, Rejected> {
         let mut mismatch = None;
         for output in outputs {
-            let Some(expected) = &self.recipe.outputs[output.name].fixed else { continue };
+            let Some(expected) = &self.recipe.outputs[output.name].fixed else {
+                continue;
+            };
             if !output.examined.references.is_empty() {
                 let example = output.examined.references.iter().next().expect("not empty");
                 return Err(bad(format!(
@@ -144,8 +157,7 @@ impl Collect<'_> {
                 )));
             }
             let got = content_hash(expected, output)?;
-            let actual = CAHash::from_parts(expected.method(), got.clone())
-                .map_err(machine)?;
+            let actual = CAHash::from_parts(expected.method(), got.clone()).map_err(machine)?;
             output.ca = Some(actual.to_nix_string());
             if got != expected.hash() {
                 mismatch = Some(Failure::HashMismatch {
@@ -206,14 +218,18 @@ impl Collect<'_> {
     ) -> Result<(), Rejected> {
         let mut registrations = Vec::new();
         for output in order.iter().map(|index| &outputs[*index]) {
-            let already = store.valid(std::slice::from_ref(&output.path)).map_err(machine)?;
+            let already = store
+                .valid(std::slice::from_ref(&output.path))
+                .map_err(machine)?;
             if !already.is_empty() {
                 // The content of a wrong fixed output may be there from an earlier attempt.
                 continue;
             }
             tree::sync(&output.place).map_err(machine)?;
             store.delete_invalid(&output.path).map_err(machine)?;
-            store.publish(&output.place, &output.path).map_err(machine)?;
+            store
+                .publish(&output.place, &output.path)
+                .map_err(machine)?;
             registrations.push(Registration {
                 info: PathInfo {
                     path: output.path.clone(),

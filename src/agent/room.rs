@@ -14,7 +14,7 @@ use crate::agent::users::BuildUser;
 use crate::agent::{SANDBOX_PATHS, Shape};
 use crate::nix::StorePath;
 use crate::sandbox::{
-    Access, Cage, Child, Entry, Filter, Identity, Missing, Namespaces, Personality, Process,
+    Access, Cage, Child, Entry, Filter, Identity, Missing, Namespaces, Personality, Process, Stdin,
 };
 use crate::store::{NixDir, PathInfo, Slot};
 use crate::tunnel::SandboxPath;
@@ -150,6 +150,7 @@ impl Room<'_> {
                 .collect(),
             directory: PathBuf::from(BUILD_DIR),
             identity: self.identity(),
+            stdin: Stdin::Null,
             output,
             personality: program.personality,
             filter: program.filter,
@@ -161,13 +162,16 @@ impl Room<'_> {
                 None
             }
         };
-        crate::sandbox::spawn(cage.as_ref(), process).map_err(RoomError::Start)
+        crate::sandbox::spawn(cage.as_ref(), &process).map_err(RoomError::Start)
     }
 
     fn identity(&self) -> Identity {
         let BuildUser { uid, gid, .. } = *self.user;
         match self.shape {
-            Shape::Strong => Identity::Mapped { outside: (uid, gid), inside: INSIDE },
+            Shape::Strong => Identity::Mapped {
+                outside: (uid, gid),
+                inside: INSIDE,
+            },
             Shape::Plain => Identity::User { uid, gid },
         }
     }
@@ -199,7 +203,9 @@ impl Room<'_> {
         entries.extend(self.closure.keys().map(|path| self.input(path)));
         entries.extend(self.etc());
         entries.extend(devices());
-        entries.push(Entry::Proc { target: "/proc".into() });
+        entries.push(Entry::Proc {
+            target: "/proc".into(),
+        });
         for path in self.sandbox_paths {
             let source = format!("{SANDBOX_PATHS}{}", path.target);
             entries.push(bind(Path::new(&source), &path.target, Access::ReadWrite));
@@ -227,7 +233,10 @@ impl Room<'_> {
         let place = self.dir.real(path);
         let target = PathBuf::from(path.to_string());
         match place.read_link() {
-            Ok(link) => Entry::Symlink { path: target, target: link },
+            Ok(link) => Entry::Symlink {
+                path: target,
+                target: link,
+            },
             Err(_) => Entry::Bind {
                 source: place,
                 target,
@@ -238,8 +247,10 @@ impl Room<'_> {
     }
 
     fn etc(&self) -> Vec<Entry> {
-        let mut entries =
-            vec![file("/etc/passwd", PASSWD.as_bytes()), file("/etc/group", GROUP.as_bytes())];
+        let mut entries = vec![
+            file("/etc/passwd", PASSWD.as_bytes()),
+            file("/etc/group", GROUP.as_bytes()),
+        ];
         match self.network {
             Network::Private => entries.push(file("/etc/hosts", HOSTS.as_bytes())),
             Network::Open => {
@@ -263,10 +274,7 @@ impl Room<'_> {
             "nixbld:x:{}:{}:Nix build user:/build:/noshell\n",
             self.user.uid, self.user.gid
         );
-        let passwd = PASSWD.replace(
-            "nixbld:x:1000:100:Nix build user:/build:/noshell\n",
-            &user,
-        );
+        let passwd = PASSWD.replace("nixbld:x:1000:100:Nix build user:/build:/noshell\n", &user);
         let group = GROUP.replace(":100:", &format!(":{}:", self.user.gid));
         write("/etc/passwd", passwd.as_bytes())?;
         write("/etc/group", group.as_bytes())?;
@@ -291,11 +299,20 @@ impl Room<'_> {
 }
 
 fn bind(source: &Path, target: &str, access: Access) -> Entry {
-    Entry::Bind { source: source.into(), target: target.into(), access, missing: Missing::Fails }
+    Entry::Bind {
+        source: source.into(),
+        target: target.into(),
+        access,
+        missing: Missing::Fails,
+    }
 }
 
 fn file(path: impl Into<PathBuf>, contents: &[u8]) -> Entry {
-    Entry::File { path: path.into(), contents: contents.to_vec(), mode: 0o444 }
+    Entry::File {
+        path: path.into(),
+        contents: contents.to_vec(),
+        mode: 0o444,
+    }
 }
 
 fn devices() -> Vec<Entry> {
@@ -314,10 +331,19 @@ fn devices() -> Vec<Entry> {
         ("ptmx", "/dev/pts/ptmx"),
     ] {
         let path = PathBuf::from("/dev").join(name);
-        entries.push(Entry::Symlink { path, target: target.into() });
+        entries.push(Entry::Symlink {
+            path,
+            target: target.into(),
+        });
     }
-    entries.push(Entry::Tmpfs { target: "/dev/shm".into(), size: None, mode: 0o1777 });
-    entries.push(Entry::DevPts { target: "/dev/pts".into() });
+    entries.push(Entry::Tmpfs {
+        target: "/dev/shm".into(),
+        size: None,
+        mode: 0o1777,
+    });
+    entries.push(Entry::DevPts {
+        target: "/dev/pts".into(),
+    });
     entries
 }
 
@@ -338,7 +364,10 @@ fn write(path: impl AsRef<Path>, contents: &[u8]) -> Result<(), RoomError> {
 }
 
 fn prepare(path: &Path, source: io::Error) -> RoomError {
-    RoomError::Prepare { path: path.to_path_buf(), source }
+    RoomError::Prepare {
+        path: path.to_path_buf(),
+        source,
+    }
 }
 
 /// The last component of a program's path, which is its `argv[0]`.

@@ -72,7 +72,9 @@ pub enum UsersError {
 impl Users {
     /// Reads the op's variable.
     pub fn read(value: Option<&str>) -> Self {
-        let Some(value) = value else { return Self::BySlot };
+        let Some(value) = value else {
+            return Self::BySlot;
+        };
         let mut words = value.split(' ');
         match (words.next(), words.next(), words.next()) {
             (Some("pool"), Some(gid), Some(uids)) => Self::Pool {
@@ -87,10 +89,20 @@ impl Users {
     /// Takes a user for a build in `slot`.
     pub fn acquire(&self, slot: u32) -> Result<BuildUser, UsersError> {
         match self {
-            Self::Single => Ok(BuildUser { uid: 0, gid: 0, separate: false, _lock: None }),
+            Self::Single => Ok(BuildUser {
+                uid: 0,
+                gid: 0,
+                separate: false,
+                _lock: None,
+            }),
             Self::BySlot => {
                 let uid = PLAIN_BASE + slot;
-                Ok(BuildUser { uid, gid: uid, separate: true, _lock: None })
+                Ok(BuildUser {
+                    uid,
+                    gid: uid,
+                    separate: true,
+                    _lock: None,
+                })
             }
             Self::Pool { gid, uids, locks } => {
                 for uid in uids {
@@ -112,8 +124,12 @@ impl Users {
 fn try_lock(locks: &Path, uid: u32) -> Result<Option<OwnedFd>, UsersError> {
     let path = locks.join(uid.to_string());
     let flags = OFlags::RDWR | OFlags::CREATE | OFlags::CLOEXEC | OFlags::NOFOLLOW;
-    let file = open(&path, flags, Mode::from_raw_mode(0o600))
-        .map_err(|error| UsersError::Open { uid, path, source: error.into() })?;
+    let file =
+        open(&path, flags, Mode::from_raw_mode(0o600)).map_err(|error| UsersError::Open {
+            uid,
+            path,
+            source: error.into(),
+        })?;
     match flock(&file, FlockOperation::NonBlockingLockExclusive) {
         Ok(()) => Ok(Some(file)),
         Err(_) => Ok(None),
@@ -127,19 +143,27 @@ mod tests {
     #[test]
     fn reads_a_pool() {
         let users = Users::read(Some("pool 994 999,998"));
-        let Users::Pool { gid, uids, .. } = users else { panic!("not a pool") };
+        let Users::Pool { gid, uids, .. } = users else {
+            panic!("not a pool")
+        };
         assert_eq!((gid, uids), (994, vec![999, 998]));
     }
 
     #[test]
     fn gives_a_user_to_one_build_at_a_time() {
         let locks = tempfile::tempdir().unwrap();
-        let users =
-            Users::Pool { gid: 1, uids: vec![7, 8], locks: locks.path().to_path_buf() };
+        let users = Users::Pool {
+            gid: 1,
+            uids: vec![7, 8],
+            locks: locks.path().to_path_buf(),
+        };
         let first = users.acquire(0).unwrap();
         let second = users.acquire(1).unwrap();
         assert_eq!((first.uid, second.uid), (7, 8));
-        assert!(matches!(users.acquire(2), Err(UsersError::AllTaken { count: 2 })));
+        assert!(matches!(
+            users.acquire(2),
+            Err(UsersError::AllTaken { count: 2 })
+        ));
         drop(first);
         assert_eq!(users.acquire(2).unwrap().uid, 7);
     }

@@ -102,8 +102,12 @@ impl Watch<'_> {
                 return Ok(Some(End::Silent(seconds)));
             }
             let deadline = [
-                self.limits.timeout.map(|seconds| started + Duration::from_secs(seconds)),
-                self.limits.silence.map(|seconds| last_output + Duration::from_secs(seconds)),
+                self.limits
+                    .timeout
+                    .map(|seconds| started + Duration::from_secs(seconds)),
+                self.limits
+                    .silence
+                    .map(|seconds| last_output + Duration::from_secs(seconds)),
             ]
             .into_iter()
             .flatten()
@@ -145,7 +149,11 @@ impl Watch<'_> {
             Err(error) => return Err(WatchError::Watch(error.into())),
         }
         let [terminal, link, ended] = fds.map(|fd| !fd.revents().is_empty());
-        Ok(Ready { terminal, link, ended })
+        Ok(Ready {
+            terminal,
+            link,
+            ended,
+        })
     }
 
     fn read_terminal(&mut self) -> Result<Seen, WatchError> {
@@ -154,7 +162,9 @@ impl Watch<'_> {
             // A terminal whose last writer is gone answers EIO, not an end of file.
             Ok(0) | Err(rustix::io::Errno::IO) => Ok(Seen::Closed),
             Ok(count) => {
-                self.log.write_all(&buffer[..count]).map_err(WatchError::Log)?;
+                self.log
+                    .write_all(&buffer[..count])
+                    .map_err(WatchError::Log)?;
                 self.link.log(&buffer[..count])?;
                 Ok(Seen::Output)
             }
@@ -180,7 +190,10 @@ impl Watch<'_> {
 
     fn wait_for_terminal(&self) -> Result<bool, WatchError> {
         let mut fds = [PollFd::new(&self.terminal, PollFlags::IN)];
-        let patience = Timespec { tv_sec: 0, tv_nsec: 200_000_000 };
+        let patience = Timespec {
+            tv_sec: 0,
+            tv_nsec: 200_000_000,
+        };
         match poll(&mut fds, Some(&patience)) {
             Ok(count) => Ok(count > 0),
             Err(rustix::io::Errno::INTR) => Ok(true),

@@ -136,7 +136,10 @@ impl Lowering {
             Shape::Plain => "plain",
         };
         let mut exec = Exec {
-            args: std::iter::once(AGENT).chain(arguments.iter().copied()).map(str::to_owned).collect(),
+            args: std::iter::once(AGENT)
+                .chain(arguments.iter().copied())
+                .map(str::to_owned)
+                .collect(),
             env: vec![
                 (agent::NONCE.to_owned(), nonce.to_owned()),
                 (agent::SHAPE.to_owned(), shape.to_owned()),
@@ -181,7 +184,13 @@ impl Lowering {
                 exec.devices.push(STORE_DEVICE.to_owned());
             }
             Shape::Plain => {
-                exec.mounts.push(mount(agent::PLAIN_STORE, cache(), Access::ReadWrite, None, None));
+                exec.mounts.push(mount(
+                    agent::PLAIN_STORE,
+                    cache(),
+                    Access::ReadWrite,
+                    None,
+                    None,
+                ));
             }
         }
         if self.sandbox_paths == SandboxPaths::Device {
@@ -191,23 +200,43 @@ impl Lowering {
     }
 
     fn add_plain_room(&self, exec: &mut Exec, slot: Option<u32>, closure: &[&StorePath]) {
-        for (dest, size) in [("/build", BUILD_SIZE), ("/tmp", BUILD_SIZE), ("/dev/shm", SHM_SIZE)] {
+        for (dest, size) in [
+            ("/build", BUILD_SIZE),
+            ("/tmp", BUILD_SIZE),
+            ("/dev/shm", SHM_SIZE),
+        ] {
             let kind = MountKind::Tmpfs { size: Some(size) };
-            exec.mounts.push(mount(dest, kind, Access::ReadWrite, None, None));
+            exec.mounts
+                .push(mount(dest, kind, Access::ReadWrite, None, None));
         }
         if let Some(slot) = slot {
             let selector = Some(format!("pontoon/slots/{slot}/store"));
-            exec.mounts.push(mount("/nix/store", cache(), Access::ReadWrite, selector, None));
+            exec.mounts.push(mount(
+                "/nix/store",
+                cache(),
+                Access::ReadWrite,
+                selector,
+                None,
+            ));
         }
         for path in closure {
             let selector = Some(format!("store/{}", path.to_basename()));
-            exec.mounts.push(mount(&path.to_string(), cache(), Access::ReadOnly, selector, None));
+            exec.mounts.push(mount(
+                &path.to_string(),
+                cache(),
+                Access::ReadOnly,
+                selector,
+                None,
+            ));
         }
     }
 }
 
 fn cache() -> MountKind {
-    MountKind::Cache { id: STORE_CACHE.to_owned(), sharing: Sharing::Shared }
+    MountKind::Cache {
+        id: STORE_CACHE.to_owned(),
+        sharing: Sharing::Shared,
+    }
 }
 
 fn mount(
@@ -217,13 +246,23 @@ fn mount(
     selector: Option<String>,
     output: Option<usize>,
 ) -> Mount {
-    Mount { dest: dest.to_owned(), kind, access, selector, input: None, output }
+    Mount {
+        dest: dest.to_owned(),
+        kind,
+        access,
+        selector,
+        input: None,
+        output,
+    }
 }
 
 fn marshal(exec: Exec, name: &str, node: &str) -> Result<Vec<u8>, Error> {
     let metadata = Metadata {
         custom_name: Some(name.to_owned()),
-        progress_group: Some(ProgressGroup { id: node.to_owned(), name: name.to_owned() }),
+        progress_group: Some(ProgressGroup {
+            id: node.to_owned(),
+            name: name.to_owned(),
+        }),
         cache: CachePolicy::Use,
         caps: std::collections::BTreeSet::new(),
     };

@@ -5,6 +5,8 @@
 //! The logical store directory is always `/nix/store`.
 
 pub mod derivation;
+pub mod nar;
+pub mod refscan;
 pub mod rewrite;
 pub mod text;
 pub mod wanted;

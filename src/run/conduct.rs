@@ -16,9 +16,7 @@ use crate::run::outcome::{Tally, machine};
 use crate::run::schedule::{Schedule, State};
 use crate::run::session::{Session, describe};
 use crate::run::{Error, OnFailure, Options, PipelineRun, Planned};
-use crate::tunnel::{
-    BuildJob, BuildResult, EffectResult, FromAgent, PathFacts, PathKind, ToAgent,
-};
+use crate::tunnel::{BuildJob, BuildResult, EffectResult, FromAgent, PathFacts, PathKind, ToAgent};
 
 /// How long a node waits before it asks again for a lock that another program holds.
 const LOCK_PAUSE: Duration = Duration::from_millis(100);
@@ -104,7 +102,9 @@ impl<'a, 's> Conductor<'a, 's> {
     pub(super) fn run(mut self) -> Result<Tally, Error> {
         if self.options.shape == Shape::Plain && self.schedule.open() > 0 {
             let count = self.options.jobs.min(self.schedule.open());
-            self.slots = self.session.lease(u32::try_from(count).unwrap_or(u32::MAX))?;
+            self.slots = self
+                .session
+                .lease(u32::try_from(count).unwrap_or(u32::MAX))?;
         }
         loop {
             self.notice_cancel();
@@ -139,7 +139,10 @@ impl<'a, 's> Conductor<'a, 's> {
     }
 
     fn running(&self) -> usize {
-        self.workers.values().filter(|worker| worker.job.is_some()).count()
+        self.workers
+            .values()
+            .filter(|worker| worker.job.is_some())
+            .count()
     }
 
     fn start_what_can(&mut self) -> Result<(), Error> {
@@ -160,7 +163,11 @@ impl<'a, 's> Conductor<'a, 's> {
     }
 
     fn start_build(&mut self, node: NodeIndex) -> Result<(), Error> {
-        let idle = self.workers.iter().find(|(_, worker)| worker.idle).map(|(n, _)| n.clone());
+        let idle = self
+            .workers
+            .iter()
+            .find(|(_, worker)| worker.idle)
+            .map(|(n, _)| n.clone());
         if let (Shape::Strong, Some(nonce)) = (self.options.shape, idle) {
             return self.give(&nonce, Job::Build(node));
         }
@@ -171,14 +178,18 @@ impl<'a, 's> Conductor<'a, 's> {
         let definition = match self.options.shape {
             Shape::Strong => {
                 let inputs = PlainInputs::default();
-                self.session.lowering.build(&parsed.path, reach, &inputs, &nonce)?
+                self.session
+                    .lowering
+                    .build(&parsed.path, reach, &inputs, &nonce)?
             }
             Shape::Plain => {
                 let closure = self.input_closure(node, &parsed)?;
                 let closure = closure.iter().collect();
                 let slot = slot.expect("as many slots as jobs were leased");
                 let inputs = PlainInputs { slot, closure };
-                self.session.lowering.build(&parsed.path, reach, &inputs, &nonce)?
+                self.session
+                    .lowering
+                    .build(&parsed.path, reach, &inputs, &nonce)?
             }
         };
         self.employ(nonce.clone(), Job::Build(node), slot);
@@ -206,7 +217,9 @@ impl<'a, 's> Conductor<'a, 's> {
             Job::Build(node) => ToAgent::Build(self.build_job(*node, slot)),
             Job::Effect(effect) => ToAgent::Effect(self.effect_job(*effect)),
         };
-        let Some(worker) = self.workers.get_mut(nonce) else { return Ok(()) };
+        let Some(worker) = self.workers.get_mut(nonce) else {
+            return Ok(());
+        };
         worker.idle = false;
         worker.job = Some(job);
         worker.started = None;
@@ -234,15 +247,16 @@ impl<'a, 's> Conductor<'a, 's> {
     }
 
     /// Returns the closure of a build's inputs that mounts can bring.
-    fn input_closure(
-        &mut self,
-        node: NodeIndex,
-        parsed: &Parsed,
-    ) -> Result<Vec<StorePath>, Error> {
+    fn input_closure(&mut self, node: NodeIndex, parsed: &Parsed) -> Result<Vec<StorePath>, Error> {
         let mut roots: BTreeSet<StorePath> = parsed.derivation.input_sources().clone();
         for input in &self.planned.graph.node(node).inputs {
             let outputs = &self.planned.graph.node(input.node).parsed.outputs;
-            roots.extend(input.outputs.iter().filter_map(|name| outputs.get(name)?.clone()));
+            roots.extend(
+                input
+                    .outputs
+                    .iter()
+                    .filter_map(|name| outputs.get(name)?.clone()),
+            );
         }
         self.mountable_closure(roots)
     }
@@ -252,8 +266,11 @@ impl<'a, 's> Conductor<'a, 's> {
         &mut self,
         roots: BTreeSet<StorePath>,
     ) -> Result<Vec<StorePath>, Error> {
-        let unknown: Vec<StorePath> =
-            roots.iter().filter(|path| !self.facts.contains_key(*path)).cloned().collect();
+        let unknown: Vec<StorePath> = roots
+            .iter()
+            .filter(|path| !self.facts.contains_key(*path))
+            .cloned()
+            .collect();
         if !unknown.is_empty() {
             for fact in self.session.closure(unknown)? {
                 self.facts.insert(fact.path.clone(), fact);
@@ -335,7 +352,9 @@ impl<'a, 's> Conductor<'a, 's> {
     }
 
     fn hear_idle(&mut self, nonce: &str) -> Result<(), Error> {
-        let Some(worker) = self.workers.get_mut(nonce) else { return Ok(()) };
+        let Some(worker) = self.workers.get_mut(nonce) else {
+            return Ok(());
+        };
         match worker.job.clone() {
             Some(job) if self.stopping.is_none() => self.give(nonce, job),
             Some(_) => {
@@ -350,17 +369,30 @@ impl<'a, 's> Conductor<'a, 's> {
     }
 
     fn started(&mut self, nonce: &str, attempt: String) {
-        let Some(worker) = self.workers.get_mut(nonce) else { return };
+        let Some(worker) = self.workers.get_mut(nonce) else {
+            return;
+        };
         worker.started = Some(Instant::now());
         worker.attempt = true;
-        let Some(job) = worker.job.clone() else { return };
+        let Some(job) = worker.job.clone() else {
+            return;
+        };
         let (node, kind, name) = self.describe_job(&job);
-        self.sink.event(&Event::NodeStarted { node, kind, name, attempt });
+        self.sink.event(&Event::NodeStarted {
+            node,
+            kind,
+            name,
+            attempt,
+        });
     }
 
     fn busy(&mut self, nonce: &str, lock: &str) {
-        let Some(worker) = self.workers.get_mut(nonce) else { return };
-        let Some(Job::Build(node)) = worker.job.take() else { return };
+        let Some(worker) = self.workers.get_mut(nonce) else {
+            return;
+        };
+        let Some(Job::Build(node)) = worker.job.take() else {
+            return;
+        };
         if self.stopping.is_some() {
             worker.job = Some(Job::Build(node));
             self.finish(nonce, Outcome::Cancelled);
@@ -375,11 +407,16 @@ impl<'a, 's> Conductor<'a, 's> {
     }
 
     fn built(&mut self, nonce: &str, result: BuildResult) {
-        let job = self.workers.get(nonce).and_then(|worker| worker.job.clone());
+        let job = self
+            .workers
+            .get(nonce)
+            .and_then(|worker| worker.job.clone());
         let Some(Job::Build(node)) = job else { return };
         let outcome = match result {
             BuildResult::Built { outputs } => {
-                let outcome = Outcome::Built { outputs: self.named(node, &outputs) };
+                let outcome = Outcome::Built {
+                    outputs: self.named(node, &outputs),
+                };
                 self.learn(outputs);
                 outcome
             }
@@ -413,7 +450,11 @@ impl<'a, 's> Conductor<'a, 's> {
 
     fn failed(&mut self, nonce: &str, failure: Failure) -> Outcome {
         self.flush_log(nonce);
-        let tail = self.workers.get(nonce).map(|worker| worker.lines.tail()).unwrap_or_default();
+        let tail = self
+            .workers
+            .get(nonce)
+            .map(|worker| worker.lines.tail())
+            .unwrap_or_default();
         Outcome::Failed { failure, tail }
     }
 
@@ -435,7 +476,9 @@ impl<'a, 's> Conductor<'a, 's> {
 
     /// An agent cannot go on with its job, or says something else than it should.
     fn lose(&mut self, nonce: &str, reason: &str) {
-        let Some(worker) = self.workers.get(nonce) else { return };
+        let Some(worker) = self.workers.get(nonce) else {
+            return;
+        };
         if let Some(speaker) = &worker.speaker
             && worker.job.is_none()
         {
@@ -448,7 +491,9 @@ impl<'a, 's> Conductor<'a, 's> {
 
     /// An op has ended: whatever its agent had to say has come before, or never will.
     fn op_ended(&mut self, end: &OpEnd) {
-        let Some(worker) = self.workers.get_mut(&end.nonce) else { return };
+        let Some(worker) = self.workers.get_mut(&end.nonce) else {
+            return;
+        };
         let slot = worker.slot.take();
         let job = worker.job.clone();
         let attempt = worker.attempt;
@@ -486,19 +531,28 @@ impl<'a, 's> Conductor<'a, 's> {
         let deadline = Instant::now() + Duration::from_secs(2);
         let mut others = Vec::new();
         while Instant::now() < deadline {
-            let busy = self.workers.get(nonce).is_some_and(|worker| worker.job.is_some());
+            let busy = self
+                .workers
+                .get(nonce)
+                .is_some_and(|worker| worker.job.is_some());
             if !busy {
                 break;
             }
             match self.session.next(Duration::from_millis(50)) {
                 Ok(Some(Happening::Closed { nonce: who, .. })) if who == nonce => break,
-                Ok(Some(Happening::Said { nonce: who, message })) if who == nonce => {
+                Ok(Some(Happening::Said {
+                    nonce: who,
+                    message,
+                })) if who == nonce => {
                     let _ = self.hear_agent(nonce, message);
                 }
                 Ok(Some(Happening::Logged { nonce: who, bytes })) if who == nonce => {
                     self.log(nonce, &bytes);
                 }
-                Ok(Some(Happening::Connected { nonce: who, speaker })) if who == nonce => {
+                Ok(Some(Happening::Connected {
+                    nonce: who,
+                    speaker,
+                })) if who == nonce => {
                     if let Some(worker) = self.workers.get_mut(nonce) {
                         worker.speaker = Some(speaker);
                     }
@@ -506,7 +560,11 @@ impl<'a, 's> Conductor<'a, 's> {
                 Ok(Some(other)) => others.push(other),
                 Ok(None) => {
                     // It never connected: nothing can come.
-                    if self.workers.get(nonce).is_some_and(|worker| worker.speaker.is_none()) {
+                    if self
+                        .workers
+                        .get(nonce)
+                        .is_some_and(|worker| worker.speaker.is_none())
+                    {
                         break;
                     }
                 }
@@ -514,7 +572,10 @@ impl<'a, 's> Conductor<'a, 's> {
             }
         }
         self.session.put_back(others);
-        !self.workers.get(nonce).is_some_and(|worker| worker.job.is_some())
+        !self
+            .workers
+            .get(nonce)
+            .is_some_and(|worker| worker.job.is_some())
     }
 
     fn forget(&mut self, nonce: &str, slot: Option<u32>) {
@@ -531,35 +592,59 @@ impl<'a, 's> Conductor<'a, 's> {
     }
 
     fn log(&mut self, nonce: &str, bytes: &[u8]) {
-        let Some(job) = self.workers.get(nonce).and_then(|worker| worker.job.clone()) else {
+        let Some(job) = self
+            .workers
+            .get(nonce)
+            .and_then(|worker| worker.job.clone())
+        else {
             return;
         };
         let (node, ..) = self.describe_job(&job);
-        let Some(worker) = self.workers.get_mut(nonce) else { return };
+        let Some(worker) = self.workers.get_mut(nonce) else {
+            return;
+        };
         let sink = &mut *self.sink;
         worker.lines.push(bytes, &mut |line| {
-            sink.event(&Event::NodeLog { node: node.clone(), line });
+            sink.event(&Event::NodeLog {
+                node: node.clone(),
+                line,
+            });
         });
     }
 
     fn flush_log(&mut self, nonce: &str) {
-        let Some(job) = self.workers.get(nonce).and_then(|worker| worker.job.clone()) else {
+        let Some(job) = self
+            .workers
+            .get(nonce)
+            .and_then(|worker| worker.job.clone())
+        else {
             return;
         };
         let (node, ..) = self.describe_job(&job);
-        let Some(worker) = self.workers.get_mut(nonce) else { return };
+        let Some(worker) = self.workers.get_mut(nonce) else {
+            return;
+        };
         let sink = &mut *self.sink;
         worker.lines.flush(&mut |line| {
-            sink.event(&Event::NodeLog { node: node.clone(), line });
+            sink.event(&Event::NodeLog {
+                node: node.clone(),
+                line,
+            });
         });
     }
 
     /// Ends a worker's job with an outcome, and everything that follows from it.
     fn finish(&mut self, nonce: &str, outcome: Outcome) {
         self.flush_log(nonce);
-        let Some(worker) = self.workers.get(nonce) else { return };
-        let Some(job) = worker.job.clone() else { return };
-        let seconds = worker.started.map_or(0.0, |started| started.elapsed().as_secs_f64());
+        let Some(worker) = self.workers.get(nonce) else {
+            return;
+        };
+        let Some(job) = worker.job.clone() else {
+            return;
+        };
+        let seconds = worker
+            .started
+            .map_or(0.0, |started| started.elapsed().as_secs_f64());
         self.release(nonce);
         self.conclude(&job, outcome, seconds);
     }
@@ -567,12 +652,20 @@ impl<'a, 's> Conductor<'a, 's> {
     /// Records the outcome of a node and of those behind it.
     pub(super) fn conclude(&mut self, job: &Job, outcome: Outcome, seconds: f64) {
         let (node, kind, name) = self.describe_job(job);
-        let good =
-            matches!(outcome, Outcome::Built { .. } | Outcome::AlreadyValid | Outcome::Succeeded);
+        let good = matches!(
+            outcome,
+            Outcome::Built { .. } | Outcome::AlreadyValid | Outcome::Succeeded
+        );
         let failed = matches!(outcome, Outcome::Failed { .. });
         let cancelled = matches!(outcome, Outcome::Cancelled);
         self.tally.count(kind, &outcome);
-        self.sink.event(&Event::NodeFinished { node: node.clone(), kind, name, outcome, seconds });
+        self.sink.event(&Event::NodeFinished {
+            node: node.clone(),
+            kind,
+            name,
+            outcome,
+            seconds,
+        });
         match job {
             Job::Build(index) if good => self.schedule.good(*index),
             Job::Build(index) => {
@@ -583,8 +676,11 @@ impl<'a, 's> Conductor<'a, 's> {
                 }
             }
             Job::Effect(index) => {
-                self.effects[*index] =
-                    if good { EffectState::Succeeded } else { EffectState::Over };
+                self.effects[*index] = if good {
+                    EffectState::Succeeded
+                } else {
+                    EffectState::Over
+                };
             }
         }
         if failed && self.options.on_failure == OnFailure::Stop {
@@ -597,7 +693,9 @@ impl<'a, 's> Conductor<'a, 's> {
             Outcome::Cancelled
         } else {
             let because = &self.planned.graph.node(because).parsed.path;
-            Outcome::DependencyFailed { because: NodeId::derivation(because) }
+            Outcome::DependencyFailed {
+                because: NodeId::derivation(because),
+            }
         };
         self.report(node, outcome);
     }
@@ -608,7 +706,13 @@ impl<'a, 's> Conductor<'a, 's> {
         self.tally.not_good.insert(drv);
         let (id, kind, name) = self.describe_job(&Job::Build(node));
         self.tally.count(kind, &outcome);
-        self.sink.event(&Event::NodeFinished { node: id, kind, name, outcome, seconds: 0.0 });
+        self.sink.event(&Event::NodeFinished {
+            node: id,
+            kind,
+            name,
+            outcome,
+            seconds: 0.0,
+        });
     }
 
     fn notice_cancel(&mut self) {
@@ -627,7 +731,11 @@ impl<'a, 's> Conductor<'a, 's> {
         for node in self.schedule.cancel() {
             self.report(node, Outcome::Cancelled);
         }
-        for worker in self.workers.values_mut().filter(|worker| worker.job.is_some()) {
+        for worker in self
+            .workers
+            .values_mut()
+            .filter(|worker| worker.job.is_some())
+        {
             if let Some(speaker) = &mut worker.speaker {
                 let _ = speaker.say(&ToAgent::Cancel);
             }
@@ -636,7 +744,10 @@ impl<'a, 's> Conductor<'a, 's> {
 
     /// Kills what was told to end and did not.
     fn lose_patience(&mut self) -> Result<(), Error> {
-        if self.stopping.is_some_and(|since| since.elapsed() > PATIENCE) {
+        if self
+            .stopping
+            .is_some_and(|since| since.elapsed() > PATIENCE)
+        {
             let busy: Vec<String> = self
                 .workers
                 .iter()
@@ -659,7 +770,11 @@ impl<'a, 's> Conductor<'a, 's> {
         match job {
             Job::Build(node) => {
                 let parsed = &self.planned.graph.node(*node).parsed;
-                (NodeId::derivation(&parsed.path), NodeKind::Build, parsed.name().to_owned())
+                (
+                    NodeId::derivation(&parsed.path),
+                    NodeKind::Build,
+                    parsed.name().to_owned(),
+                )
             }
             Job::Effect(index) => {
                 let name = &self.planned.effects.effects[*index].name;
@@ -679,7 +794,14 @@ impl<'a, 's> Conductor<'a, 's> {
 }
 
 fn reach(parsed: &Parsed) -> Reach {
-    let fixed =
-        parsed.derivation.outputs().values().any(|output| matches!(output, Output::Fixed { .. }));
-    if fixed { Reach::Network } else { Reach::Nothing }
+    let fixed = parsed
+        .derivation
+        .outputs()
+        .values()
+        .any(|output| matches!(output, Output::Fixed { .. }));
+    if fixed {
+        Reach::Network
+    } else {
+        Reach::Nothing
+    }
 }

@@ -23,7 +23,10 @@ pub(super) enum Happening {
     /// A builder wrote.
     Logged { nonce: String, bytes: Vec<u8> },
     /// An agent's stream ended, or cannot be understood any more.
-    Closed { nonce: String, reason: Option<String> },
+    Closed {
+        nonce: String,
+        reason: Option<String>,
+    },
     /// The engine has news.
     Engine(EngineEvent),
 }
@@ -71,18 +74,29 @@ struct Reader {
 
 impl Reader {
     fn new(stream: UnixStream) -> Self {
-        Self { stream, decoder: Decoder::default() }
+        Self {
+            stream,
+            decoder: Decoder::default(),
+        }
     }
 
     fn run(mut self, tell: &Sender<Happening>) {
-        let Some(nonce) = self.greet(tell) else { return };
+        let Some(nonce) = self.greet(tell) else {
+            return;
+        };
         let reason = loop {
             let happening = match self.next() {
                 Ok(Some(Frame::Message(payload))) => match frame::parse(&payload) {
-                    Ok(message) => Happening::Said { nonce: nonce.clone(), message },
+                    Ok(message) => Happening::Said {
+                        nonce: nonce.clone(),
+                        message,
+                    },
                     Err(error) => break Some(error.to_string()),
                 },
-                Ok(Some(Frame::Log(bytes))) => Happening::Logged { nonce: nonce.clone(), bytes },
+                Ok(Some(Frame::Log(bytes))) => Happening::Logged {
+                    nonce: nonce.clone(),
+                    bytes,
+                },
                 Ok(Some(Frame::Data(_))) => break Some("an agent sends no data".to_owned()),
                 Ok(None) => break None,
                 Err(error) => break Some(error.to_string()),
@@ -97,7 +111,9 @@ impl Reader {
     }
 
     fn greet(&mut self, tell: &Sender<Happening>) -> Option<String> {
-        let Ok(Some(Frame::Message(payload))) = self.next() else { return None };
+        let Ok(Some(Frame::Message(payload))) = self.next() else {
+            return None;
+        };
         let Ok(FromAgent::Hello { version, nonce, .. }) = frame::parse(&payload) else {
             return self.greet_unfit(&payload, tell);
         };
@@ -105,16 +121,29 @@ impl Reader {
             let _ = tell.send(Happening::WrongVersion);
             return None;
         }
-        let mut speaker = Speaker { stream: self.stream.try_clone().ok()? };
-        speaker.say(&ToAgent::Welcome { version: tunnel::VERSION }).ok()?;
-        tell.send(Happening::Connected { nonce: nonce.clone(), speaker }).ok()?;
+        let mut speaker = Speaker {
+            stream: self.stream.try_clone().ok()?,
+        };
+        speaker
+            .say(&ToAgent::Welcome {
+                version: tunnel::VERSION,
+            })
+            .ok()?;
+        tell.send(Happening::Connected {
+            nonce: nonce.clone(),
+            speaker,
+        })
+        .ok()?;
         Some(nonce)
     }
 
     /// An agent that cannot open its store says so in place of a hello.
     fn greet_unfit(&self, payload: &[u8], tell: &Sender<Happening>) -> Option<String> {
         if let Ok(message @ FromAgent::Unfit { .. }) = frame::parse(payload) {
-            let _ = tell.send(Happening::Said { nonce: String::new(), message });
+            let _ = tell.send(Happening::Said {
+                nonce: String::new(),
+                message,
+            });
         }
         None
     }

@@ -85,7 +85,10 @@ impl Conductor<'_, '_> {
             .unwrap_or_else(BTreeMap::new);
         let names: Vec<&str> = secrets.keys().map(String::as_str).collect();
         let nonce = self.session.nonce();
-        let definition = self.session.lowering.effect(&name, &closure, &names, &nonce)?;
+        let definition = self
+            .session
+            .lowering
+            .effect(&name, &closure, &names, &nonce)?;
         self.effects[index] = EffectState::Running;
         self.employ(nonce.clone(), Job::Effect(index), None);
         self.session.start(nonce, definition, secrets)
@@ -96,7 +99,11 @@ impl Conductor<'_, '_> {
         let mut roots = effect.sources.clone();
         for need in &effect.needs {
             let outputs = &self.planned.graph.node(need.node).parsed.outputs;
-            roots.extend(need.outputs.iter().filter_map(|name| outputs.get(name)?.clone()));
+            roots.extend(
+                need.outputs
+                    .iter()
+                    .filter_map(|name| outputs.get(name)?.clone()),
+            );
         }
         roots
     }
@@ -125,8 +132,16 @@ impl Conductor<'_, '_> {
 
 /// The environment of an effect: what every room has, then what it asks for.
 fn environment(effect: &Effect) -> Vec<(String, String)> {
-    let path: Vec<String> = effect.tools.iter().map(|tool| format!("{tool}/bin")).collect();
-    let path = if path.is_empty() { "/path-not-set".to_owned() } else { path.join(":") };
+    let path: Vec<String> = effect
+        .tools
+        .iter()
+        .map(|tool| format!("{tool}/bin"))
+        .collect();
+    let path = if path.is_empty() {
+        "/path-not-set".to_owned()
+    } else {
+        path.join(":")
+    };
     let mut environment: BTreeMap<String, String> = [
         ("PATH", path.as_str()),
         ("HOME", "/build"),

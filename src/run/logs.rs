@@ -67,7 +67,10 @@ mod tests {
 
     #[test]
     fn joins_pieces_and_keeps_an_unfinished_line() {
-        assert_eq!(lines(&[b"on", b"e\ntwo\nthr", b"ee"]), ["one", "two", "three"]);
+        assert_eq!(
+            lines(&[b"on", b"e\ntwo\nthr", b"ee"]),
+            ["one", "two", "three"]
+        );
     }
 
     #[test]

@@ -37,7 +37,11 @@ impl Material {
     /// Opens every store that is there, but the build store itself.
     pub(super) fn open(options: &Options) -> Result<Self, Error> {
         let mut stores = Vec::new();
-        for dir in options.sources.iter().filter(|dir| dir.path() != options.nix_dir.path()) {
+        for dir in options
+            .sources
+            .iter()
+            .filter(|dir| dir.path() != options.nix_dir.path())
+        {
             if !dir.db().join("db.sqlite").exists() {
                 continue;
             }
@@ -61,7 +65,8 @@ impl Material {
     }
 
     fn must_find(&self, path: &StorePath) -> Result<(&Store, PathInfo), Error> {
-        self.find(path)?.ok_or_else(|| Error::NoSource { path: path.clone() })
+        self.find(path)?
+            .ok_or_else(|| Error::NoSource { path: path.clone() })
     }
 
     /// Returns the paths with everything they refer to that the build store may lack.
@@ -101,11 +106,11 @@ impl Material {
     }
 }
 
-fn source(
-    path: &StorePath,
-    error: impl std::error::Error + Send + Sync + 'static,
-) -> Error {
-    Error::Source { path: path.clone(), source: Box::new(error) }
+fn source(path: &StorePath, error: impl std::error::Error + Send + Sync + 'static) -> Error {
+    Error::Source {
+        path: path.clone(),
+        source: Box::new(error),
+    }
 }
 
 fn hex(bytes: &[u8]) -> String {

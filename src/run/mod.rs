@@ -193,7 +193,11 @@ pub enum Error {
 
 /// Writes a count with its noun.
 fn count(number: usize, noun: &str) -> String {
-    if number == 1 { format!("1 {noun}") } else { format!("{number} {noun}s") }
+    if number == 1 {
+        format!("1 {noun}")
+    } else {
+        format!("{number} {noun}s")
+    }
 }
 
 /// Plans without running: what would be built, and why.
@@ -208,7 +212,11 @@ pub fn plan(
     let valid = probe(options, &mut session, &graph, &effects)?;
     let plan = plan::decide(&graph, &valid, &options.systems);
     session.close();
-    Ok(Planned { graph, plan, effects })
+    Ok(Planned {
+        graph,
+        plan,
+        effects,
+    })
 }
 
 /// Runs: builds what is missing, then the effects.
@@ -238,7 +246,11 @@ pub fn realise(
         effects: effects.effects.len(),
     });
     import(options, &mut session, &plan, &effects, &valid, sink)?;
-    let planned = Planned { graph, plan, effects };
+    let planned = Planned {
+        graph,
+        plan,
+        effects,
+    };
     let conducted = conduct::Conductor::new(options, &planned, pipeline, &mut session, sink);
     let summary = conducted.run()?;
     let report = outcome::report(&planned.graph, wanted, summary);
@@ -262,7 +274,9 @@ fn read_graph(
     if let Some(pipeline) = pipeline {
         all.extend(plan::effects::wanted(pipeline));
     }
-    let files = material::Files { dirs: &options.sources };
+    let files = material::Files {
+        dirs: &options.sources,
+    };
     let roots: BTreeSet<StorePath> = all.iter().map(|wanted| wanted.drv.clone()).collect();
     let threads = std::thread::available_parallelism().map_or(2, std::num::NonZero::get);
     let closure = closure::load(&roots, &files, threads).map_err(Error::Closure)?;
@@ -288,7 +302,10 @@ fn probe(
     for effect in &effects.effects {
         paths.extend(effect.sources.iter().cloned());
     }
-    let links = graph.roots().iter().map(|root| graph.node(root.node).parsed.path.clone());
+    let links = graph
+        .roots()
+        .iter()
+        .map(|root| graph.node(root.node).parsed.path.clone());
     let links: BTreeSet<StorePath> = links.collect();
     if options.cancel.load(Ordering::Relaxed) {
         return Err(Error::Cancelled);
@@ -302,7 +319,11 @@ fn refuse(graph: &Graph, plan: &Plan) -> Result<(), Error> {
         .refused()
         .map(|(node, reason)| (graph.node(node).parsed.path.clone(), reason.to_string()))
         .collect();
-    if reasons.is_empty() { Ok(()) } else { Err(Error::Refused { reasons }) }
+    if reasons.is_empty() {
+        Ok(())
+    } else {
+        Err(Error::Refused { reasons })
+    }
 }
 
 fn import(
@@ -315,7 +336,13 @@ fn import(
 ) -> Result<(), Error> {
     let mut wanted = plan.imports.clone();
     for effect in &effects.effects {
-        wanted.extend(effect.sources.iter().filter(|path| !valid.contains(*path)).cloned());
+        wanted.extend(
+            effect
+                .sources
+                .iter()
+                .filter(|path| !valid.contains(*path))
+                .cloned(),
+        );
     }
     if wanted.is_empty() {
         return Ok(());
@@ -326,6 +353,10 @@ fn import(
     sink.event(&Event::Importing { paths: paths.len() });
     let (paths, bytes) = session.import(&material, &paths)?;
     let seconds = started.elapsed().as_secs_f64();
-    sink.event(&Event::Imported { paths, bytes, seconds });
+    sink.event(&Event::Imported {
+        paths,
+        bytes,
+        seconds,
+    });
     Ok(())
 }

@@ -70,7 +70,9 @@ pub(super) fn report(graph: &Graph, wanted: &[Wanted], tally: Tally) -> Report {
 }
 
 fn outputs(graph: &Graph, wanted: &Wanted) -> BTreeMap<String, StorePath> {
-    let Some(node) = graph.find(&wanted.drv) else { return BTreeMap::new() };
+    let Some(node) = graph.find(&wanted.drv) else {
+        return BTreeMap::new();
+    };
     let all = &graph.node(node).parsed.outputs;
     all.iter()
         .filter(|(name, _)| match &wanted.outputs {
@@ -83,7 +85,9 @@ fn outputs(graph: &Graph, wanted: &Wanted) -> BTreeMap<String, StorePath> {
 
 /// A failure of the machine rather than of a builder.
 pub(super) fn machine(reason: impl Into<String>) -> Failure {
-    Failure::Machine { reason: reason.into() }
+    Failure::Machine {
+        reason: reason.into(),
+    }
 }
 
 #[cfg(test)]
@@ -92,24 +96,52 @@ mod tests {
 
     #[test]
     fn exit_codes_are_nixs_for_builds() {
-        let failed = |mask| exit_code(&Summary { failed: 1, ..Summary::default() }, mask);
-        assert_eq!([failed(0), failed(4), failed(5), failed(6), failed(7)], [1, 100, 101, 102, 103]);
+        let failed = |mask| {
+            exit_code(
+                &Summary {
+                    failed: 1,
+                    ..Summary::default()
+                },
+                mask,
+            )
+        };
+        assert_eq!(
+            [failed(0), failed(4), failed(5), failed(6), failed(7)],
+            [1, 100, 101, 102, 103]
+        );
     }
 
     #[test]
     fn a_failed_build_outweighs_a_failed_effect() {
-        let summary = Summary { failed: 1, effects_failed: 1, ..Summary::default() };
+        let summary = Summary {
+            failed: 1,
+            effects_failed: 1,
+            ..Summary::default()
+        };
         assert_eq!(exit_code(&summary, 4), 100);
     }
 
     #[test]
     fn an_unknown_effect_outweighs_a_failed_one() {
-        let summary = Summary { effects_unknown: 1, effects_failed: 1, ..Summary::default() };
+        let summary = Summary {
+            effects_unknown: 1,
+            effects_failed: 1,
+            ..Summary::default()
+        };
         assert_eq!(exit_code(&summary, 0), 21);
     }
 
     #[test]
     fn nothing_wrong_is_zero() {
-        assert_eq!(exit_code(&Summary { built: 3, ..Summary::default() }, 0), 0);
+        assert_eq!(
+            exit_code(
+                &Summary {
+                    built: 3,
+                    ..Summary::default()
+                },
+                0
+            ),
+            0
+        );
     }
 }

@@ -104,8 +104,12 @@ impl Schedule {
 
     /// Makes builds ready whose time has come; returns when the next one's comes.
     pub(super) fn wake(&mut self, now: Instant) -> Option<Instant> {
-        let due: Vec<NodeIndex> =
-            self.later.iter().filter(|(_, when)| **when <= now).map(|(node, _)| *node).collect();
+        let due: Vec<NodeIndex> = self
+            .later
+            .iter()
+            .filter(|(_, when)| **when <= now)
+            .map(|(node, _)| *node)
+            .collect();
         for node in due {
             self.later.remove(&node);
             self.make_ready(node);

@@ -9,9 +9,7 @@ use std::time::Duration;
 
 use crate::engine::embedded::machine::Accounts;
 use crate::engine::embedded::{Config, Embedded, agent_id};
-use crate::engine::lower::{
-    Lowering, SANDBOX_DEVICE, STORE_CACHE, STORE_DEVICE, SandboxPaths,
-};
+use crate::engine::lower::{Lowering, SANDBOX_DEVICE, STORE_CACHE, STORE_DEVICE, SandboxPaths};
 use crate::engine::{
     Device, DeviceAccess, DeviceMount, Engine, EngineEvent, Op, OpExit, SecretValue, Shape,
 };
@@ -62,7 +60,11 @@ impl<'a> Session<'a> {
                 false => SandboxPaths::Device,
             },
         };
-        let mut pending = Pending { engine, happenings, aside: VecDeque::new() };
+        let mut pending = Pending {
+            engine,
+            happenings,
+            aside: VecDeque::new(),
+        };
         let store_nonce = format!("{}-store", options.run);
         let definition = lowering.store(&store_nonce)?;
         pending.engine.start(Op {
@@ -98,7 +100,11 @@ impl<'a> Session<'a> {
         definition: Vec<u8>,
         secrets: BTreeMap<String, SecretValue>,
     ) -> Result<(), Error> {
-        Ok(self.engine.start(Op { nonce, definition, secrets })?)
+        Ok(self.engine.start(Op {
+            nonce,
+            definition,
+            secrets,
+        })?)
     }
 
     /// Kills an op.
@@ -114,7 +120,9 @@ impl<'a> Session<'a> {
                 Ok(happening) => happening,
                 Err(RecvTimeoutError::Timeout) => return Ok(None),
                 Err(RecvTimeoutError::Disconnected) => {
-                    return Err(Error::EngineGone { reason: "nobody speaks any more".to_owned() });
+                    return Err(Error::EngineGone {
+                        reason: "nobody speaks any more".to_owned(),
+                    });
                 }
             },
         };
@@ -157,7 +165,10 @@ impl<'a> Session<'a> {
         if links.is_empty() {
             return Ok(());
         }
-        let links = links.iter().map(|link| link.display().to_string()).collect();
+        let links = links
+            .iter()
+            .map(|link| link.display().to_string())
+            .collect();
         match self.ask(&ToAgent::Keep { links })? {
             FromAgent::Rooted => Ok(()),
             other => Err(self.unexpected(&other)),
@@ -178,11 +189,7 @@ impl<'a> Session<'a> {
         self.query(roots, QueryScope::Closure)
     }
 
-    fn query(
-        &mut self,
-        paths: Vec<StorePath>,
-        scope: QueryScope,
-    ) -> Result<Vec<PathFacts>, Error> {
+    fn query(&mut self, paths: Vec<StorePath>, scope: QueryScope) -> Result<Vec<PathFacts>, Error> {
         match self.ask(&ToAgent::Query { paths, scope })? {
             FromAgent::Paths { paths } => Ok(paths),
             other => Err(self.unexpected(&other)),
@@ -209,7 +216,10 @@ impl<'a> Session<'a> {
             }
             let header = material.header(path)?;
             self.say(&ToAgent::Import { header })?;
-            let mut data = Sending { speaker: &mut self.store, buffer: Vec::new() };
+            let mut data = Sending {
+                speaker: &mut self.store,
+                buffer: Vec::new(),
+            };
             material.dump(path, &mut data)?;
             let ended = data.finish();
             ended.map_err(|error| self.store_error(&error.to_string()))?;
@@ -230,7 +240,8 @@ impl<'a> Session<'a> {
                 Ok(Happening::Engine(EngineEvent::Ended(end))) if end.nonce == self.store_nonce => {
                     return;
                 }
-                Ok(Happening::Engine(EngineEvent::Gone { .. })) | Err(RecvTimeoutError::Disconnected) => {
+                Ok(Happening::Engine(EngineEvent::Gone { .. }))
+                | Err(RecvTimeoutError::Disconnected) => {
                     return;
                 }
                 Ok(_) | Err(RecvTimeoutError::Timeout) => {}
@@ -250,7 +261,9 @@ impl<'a> Session<'a> {
             let happening = match self.happenings.recv() {
                 Ok(happening) => happening,
                 Err(_) => {
-                    return Err(Error::EngineGone { reason: "nobody speaks any more".to_owned() });
+                    return Err(Error::EngineGone {
+                        reason: "nobody speaks any more".to_owned(),
+                    });
                 }
             };
             match happening {
@@ -282,7 +295,9 @@ impl<'a> Session<'a> {
     fn store_error(&self, reason: &str) -> Error {
         Error::Store {
             store: self.options.store_name.clone(),
-            source: crate::tunnel::MachineError { text: reason.to_owned() },
+            source: crate::tunnel::MachineError {
+                text: reason.to_owned(),
+            },
         }
     }
 }
@@ -338,12 +353,21 @@ impl Pending {
                 return Err(Error::Cancelled);
             }
             match self.happenings.recv_timeout(Duration::from_millis(100)) {
-                Ok(Happening::Connected { nonce: who, speaker }) if who == nonce => {
+                Ok(Happening::Connected {
+                    nonce: who,
+                    speaker,
+                }) if who == nonce => {
                     return Ok(speaker);
                 }
-                Ok(Happening::Said { message: FromAgent::Unfit { error }, .. }) => {
+                Ok(Happening::Said {
+                    message: FromAgent::Unfit { error },
+                    ..
+                }) => {
                     let store = options.store_name.clone();
-                    return Err(Error::Store { store, source: error });
+                    return Err(Error::Store {
+                        store,
+                        source: error,
+                    });
                 }
                 Ok(Happening::WrongVersion) => return Err(Error::Version),
                 Ok(Happening::Engine(EngineEvent::Gone { reason })) => {
@@ -351,18 +375,27 @@ impl Pending {
                 }
                 Ok(Happening::Engine(EngineEvent::Ended(end))) if end.nonce == nonce => {
                     // The reason may still be on its way through the tunnel.
-                    if let Ok(Happening::Said { message: FromAgent::Unfit { error }, .. }) =
-                        self.happenings.recv_timeout(Duration::from_millis(200))
+                    if let Ok(Happening::Said {
+                        message: FromAgent::Unfit { error },
+                        ..
+                    }) = self.happenings.recv_timeout(Duration::from_millis(200))
                     {
                         let store = options.store_name.clone();
-                        return Err(Error::Store { store, source: error });
+                        return Err(Error::Store {
+                            store,
+                            source: error,
+                        });
                     }
-                    return Err(Error::Speechless { reason: describe(&end.how) });
+                    return Err(Error::Speechless {
+                        reason: describe(&end.how),
+                    });
                 }
                 Ok(other) => self.aside.push_back(other),
                 Err(RecvTimeoutError::Timeout) => {}
                 Err(RecvTimeoutError::Disconnected) => {
-                    return Err(Error::EngineGone { reason: "nobody speaks any more".to_owned() });
+                    return Err(Error::EngineGone {
+                        reason: "nobody speaks any more".to_owned(),
+                    });
                 }
             }
         }
@@ -382,7 +415,9 @@ pub(super) fn describe(exit: &OpExit) -> String {
 fn prepare_store(options: &Options) -> Result<(), Error> {
     let unusable = |error: std::io::Error| Error::Store {
         store: options.store_name.clone(),
-        source: crate::tunnel::MachineError { text: error.to_string() },
+        source: crate::tunnel::MachineError {
+            text: error.to_string(),
+        },
     };
     fs_err::create_dir_all(options.nix_dir.path()).map_err(unusable)
 }
@@ -408,7 +443,10 @@ fn start_engine(
     }
     let config = Config {
         program: options.program.clone(),
-        tunnel: options.tunnel_proxy.clone().unwrap_or_else(|| socket.to_path_buf()),
+        tunnel: options
+            .tunnel_proxy
+            .clone()
+            .unwrap_or_else(|| socket.to_path_buf()),
         scratch: scratch.to_path_buf(),
         caches: BTreeMap::from([(STORE_CACHE.to_owned(), nix_dir.to_path_buf())]),
         devices,

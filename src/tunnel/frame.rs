@@ -59,7 +59,10 @@ pub fn encode(frame: &Frame) -> Vec<u8> {
         Frame::Data(payload) => (DATA, payload),
     };
     let length = payload.len() + 1;
-    assert!(length <= MAX_FRAME, "a frame of {length} bytes is beyond the protocol's limit");
+    assert!(
+        length <= MAX_FRAME,
+        "a frame of {length} bytes is beyond the protocol's limit"
+    );
     let mut bytes = Vec::with_capacity(length + 4);
     bytes.extend_from_slice(&u32::try_from(length).expect("bounded above").to_le_bytes());
     bytes.push(kind);
@@ -105,7 +108,9 @@ impl Decoder {
     /// Returns the next whole frame, or none until more bytes come.
     pub fn next_frame(&mut self) -> Result<Option<Frame>, FrameError> {
         let rest = &self.buffer[self.start..];
-        let Some(head) = rest.first_chunk::<4>() else { return Ok(None) };
+        let Some(head) = rest.first_chunk::<4>() else {
+            return Ok(None);
+        };
         let length = u32::from_le_bytes(*head) as usize;
         if length == 0 || length > MAX_FRAME {
             return Err(FrameError::Length { length });
@@ -180,13 +185,19 @@ mod tests {
     fn rejects_a_frame_beyond_the_limit_before_it_comes() {
         let mut decoder = Decoder::default();
         decoder.push(&u32::MAX.to_le_bytes());
-        assert!(matches!(decoder.next_frame(), Err(FrameError::Length { .. })));
+        assert!(matches!(
+            decoder.next_frame(),
+            Err(FrameError::Length { .. })
+        ));
     }
 
     #[test]
     fn rejects_an_unknown_kind_before_its_payload_comes() {
         let mut decoder = Decoder::default();
         decoder.push(&[200, 0, 0, 0, 9]);
-        assert!(matches!(decoder.next_frame(), Err(FrameError::Kind { kind: 9 })));
+        assert!(matches!(
+            decoder.next_frame(),
+            Err(FrameError::Kind { kind: 9 })
+        ));
     }
 }

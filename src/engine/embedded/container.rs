@@ -90,10 +90,14 @@ impl Machine {
     ) -> Result<Container, Refused> {
         let decoded = llb::decode(definition)?;
         let [node] = decoded.ops.as_slice() else {
-            return Err(Refused::Shape { what: format!("{} ops", decoded.ops.len()) });
+            return Err(Refused::Shape {
+                what: format!("{} ops", decoded.ops.len()),
+            });
         };
         let Op::Exec(exec) = &node.op else {
-            return Err(Refused::Shape { what: "a source".to_owned() });
+            return Err(Refused::Shape {
+                what: "a source".to_owned(),
+            });
         };
         let mut entries = base(exec);
         let mut environment = exec.env.clone();
@@ -111,8 +115,11 @@ impl Machine {
             environment.extend(device.environment.iter().cloned());
         }
         // Parents first, whatever order they were written in (spec §2.1).
-        let mut mounts: Vec<&llb::Mount> =
-            exec.mounts.iter().filter(|mount| mount.dest != "/").collect();
+        let mut mounts: Vec<&llb::Mount> = exec
+            .mounts
+            .iter()
+            .filter(|mount| mount.dest != "/")
+            .collect();
         mounts.sort_by_key(|mount| Path::new(&mount.dest).components().count());
         for mount in mounts {
             entries.extend(self.mount(mount, secrets)?);
@@ -129,7 +136,9 @@ impl Machine {
                     net: exec.network == Network::None,
                 },
                 hostname: Some(
-                    exec.hostname.clone().unwrap_or_else(|| "buildkitsandbox".to_owned()),
+                    exec.hostname
+                        .clone()
+                        .unwrap_or_else(|| "buildkitsandbox".to_owned()),
                 ),
             },
             arguments: exec.args.clone(),
@@ -140,7 +149,9 @@ impl Machine {
 
     fn device(&self, name: &str) -> Result<&Device, Refused> {
         let found = self.devices.iter().find(|device| device.name == name);
-        found.ok_or_else(|| Refused::Device { name: name.to_owned() })
+        found.ok_or_else(|| Refused::Device {
+            name: name.to_owned(),
+        })
     }
 
     fn mount(
@@ -157,8 +168,10 @@ impl Machine {
             // The agent is this very program: its fork needs no file.
             MountKind::Cache { .. } if mount.dest == crate::engine::lower::AGENT => Ok(None),
             MountKind::Cache { id, .. } => {
-                let base =
-                    self.caches.get(id).ok_or_else(|| Refused::Cache { id: id.clone() })?;
+                let base = self
+                    .caches
+                    .get(id)
+                    .ok_or_else(|| Refused::Cache { id: id.clone() })?;
                 let source = match &mount.selector {
                     Some(selector) => base.join(selector),
                     None => base.clone(),
@@ -167,14 +180,25 @@ impl Machine {
                     let selector = mount.selector.clone().unwrap_or_default();
                     return Err(Refused::Selector { selector });
                 }
-                Ok(Some(Entry::Bind { source, target, access, missing: Missing::Fails }))
+                Ok(Some(Entry::Bind {
+                    source,
+                    target,
+                    access,
+                    missing: Missing::Fails,
+                }))
             }
             MountKind::Tmpfs { size } => {
                 let size = size.and_then(|size| u64::try_from(size).ok());
                 // As BuildKit's: sticky and open to all.
-                Ok(Some(Entry::Tmpfs { target, size, mode: 0o1777 }))
+                Ok(Some(Entry::Tmpfs {
+                    target,
+                    size,
+                    mode: 0o1777,
+                }))
             }
-            MountKind::Secret { id, mode, optional, .. } => match secrets.get(id) {
+            MountKind::Secret {
+                id, mode, optional, ..
+            } => match secrets.get(id) {
                 Some(value) => Ok(Some(Entry::File {
                     path: target,
                     contents: value.0.clone(),
@@ -189,8 +213,14 @@ impl Machine {
                 access: Access::ReadWrite,
                 missing: Missing::Fails,
             })),
-            MountKind::Scratch => Ok(Some(Entry::Tmpfs { target, size: None, mode: 0o755 })),
-            MountKind::Bind => Err(Refused::Mount { dest: mount.dest.clone() }),
+            MountKind::Scratch => Ok(Some(Entry::Tmpfs {
+                target,
+                size: None,
+                mode: 0o755,
+            })),
+            MountKind::Bind => Err(Refused::Mount {
+                dest: mount.dest.clone(),
+            }),
         }
     }
 }
@@ -198,10 +228,20 @@ impl Machine {
 /// What every container has before its own mounts.
 fn base(exec: &Exec) -> Vec<Entry> {
     let mut entries = vec![
-        Entry::Proc { target: "/proc".into() },
-        Entry::Directory { path: "/tmp".into(), mode: 0o1777, owner: (0, 0) },
+        Entry::Proc {
+            target: "/proc".into(),
+        },
+        Entry::Directory {
+            path: "/tmp".into(),
+            mode: 0o1777,
+            owner: (0, 0),
+        },
         // The agent's own: no builder looks in.
-        Entry::Directory { path: "/.pontoon".into(), mode: 0o700, owner: (0, 0) },
+        Entry::Directory {
+            path: "/.pontoon".into(),
+            mode: 0o700,
+            owner: (0, 0),
+        },
     ];
     for name in ["full", "null", "random", "tty", "urandom", "zero"] {
         let path = PathBuf::from("/dev").join(name);
@@ -220,9 +260,14 @@ fn base(exec: &Exec) -> Vec<Entry> {
         ("ptmx", "/dev/pts/ptmx"),
     ] {
         let path = PathBuf::from("/dev").join(name);
-        entries.push(Entry::Symlink { path, target: target.into() });
+        entries.push(Entry::Symlink {
+            path,
+            target: target.into(),
+        });
     }
-    entries.push(Entry::DevPts { target: "/dev/pts".into() });
+    entries.push(Entry::DevPts {
+        target: "/dev/pts".into(),
+    });
     if !exec.mounts.iter().any(|mount| mount.dest == "/dev/shm") {
         entries.push(Entry::Tmpfs {
             target: "/dev/shm".into(),
@@ -232,7 +277,11 @@ fn base(exec: &Exec) -> Vec<Entry> {
     }
     if exec.network == Network::None {
         let contents = b"127.0.0.1 localhost\n::1 localhost\n".to_vec();
-        entries.push(Entry::File { path: "/etc/hosts".into(), contents, mode: 0o444 });
+        entries.push(Entry::File {
+            path: "/etc/hosts".into(),
+            contents,
+            mode: 0o444,
+        });
     } else {
         for path in ["/etc/hosts", "/etc/resolv.conf", "/etc/services"] {
             entries.push(Entry::Bind {

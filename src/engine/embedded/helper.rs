@@ -83,7 +83,9 @@ impl Helper {
     fn wait(&self) -> std::io::Result<(bool, Vec<usize>)> {
         let mut fds: Vec<PollFd<'_>> = vec![PollFd::new(&self.socket, PollFlags::IN)];
         fds.extend(
-            self.ops.iter().map(|op| PollFd::from_borrowed_fd(op.child.as_fd(), PollFlags::IN)),
+            self.ops
+                .iter()
+                .map(|op| PollFd::from_borrowed_fd(op.child.as_fd(), PollFlags::IN)),
         );
         match poll(&mut fds, None) {
             Ok(_) => {}
@@ -91,8 +93,11 @@ impl Helper {
             Err(error) => return Err(error.into()),
         }
         let ready = |fd: &PollFd<'_>| !fd.revents().is_empty();
-        let ended =
-            fds[1..].iter().enumerate().filter(|(_, fd)| ready(fd)).map(|(index, _)| index);
+        let ended = fds[1..]
+            .iter()
+            .enumerate()
+            .filter(|(_, fd)| ready(fd))
+            .map(|(index, _)| index);
         Ok((ready(&fds[0]), ended.collect()))
     }
 
@@ -101,17 +106,33 @@ impl Helper {
         let exit = match op.child.wait() {
             Ok(sandbox::Exit::Code(code)) => Exit::Code { code },
             Ok(sandbox::Exit::Signal(signal)) => Exit::Signal { signal },
-            Err(error) => Exit::NotStarted { reason: text(&error) },
+            Err(error) => Exit::NotStarted {
+                reason: text(&error),
+            },
         };
-        self.say(&FromHelper::Ended { nonce: op.nonce, exit })
+        self.say(&FromHelper::Ended {
+            nonce: op.nonce,
+            exit,
+        })
     }
 
     fn hear(&mut self, frame: Frame) -> std::io::Result<()> {
         match frame {
             Frame::Message(payload) => {
                 match frame::parse(&payload).map_err(std::io::Error::other)? {
-                    ToHelper::Configure { tunnel, scratch, caches, devices, users } => {
-                        self.machine = Machine { tunnel, scratch, caches, devices };
+                    ToHelper::Configure {
+                        tunnel,
+                        scratch,
+                        caches,
+                        devices,
+                        users,
+                    } => {
+                        self.machine = Machine {
+                            tunnel,
+                            scratch,
+                            caches,
+                            devices,
+                        };
                         self.become_root(users)
                     }
                     ToHelper::Run { nonce, secrets } => {
@@ -142,7 +163,12 @@ impl Helper {
             UserMapping::Single { uid, gid } => {
                 ids::enter_user_namespace(&ids::UserMap::Single { uid, gid })
             }
-            UserMapping::Subordinate { uid, gid, uids, gids } => {
+            UserMapping::Subordinate {
+                uid,
+                gid,
+                uids,
+                gids,
+            } => {
                 let range = |(start, count)| ids::Range { start, count };
                 ids::enter_user_namespace(&ids::UserMap::Subordinate {
                     uid,
@@ -158,7 +184,9 @@ impl Helper {
                 let why = ids::obstacle().unwrap_or_else(|| {
                     "user namespaces must be allowed for ordinary users".to_owned()
                 });
-                self.say(&FromHelper::Unable { reason: format!("{}; {why}", text(&error)) })?;
+                self.say(&FromHelper::Unable {
+                    reason: format!("{}; {why}", text(&error)),
+                })?;
                 Err(std::io::Error::other("unable"))
             }
         }
@@ -181,7 +209,10 @@ impl Helper {
         let definition = expected.definition.expect("set above");
         match self.start(&definition, &expected.secrets) {
             Ok(child) => {
-                self.ops.push(Running { nonce: expected.nonce, child });
+                self.ops.push(Running {
+                    nonce: expected.nonce,
+                    child,
+                });
                 Ok(())
             }
             Err(reason) => self.say(&FromHelper::Ended {
@@ -196,8 +227,10 @@ impl Helper {
         definition: &[u8],
         secrets: &BTreeMap<String, SecretValue>,
     ) -> Result<Child, String> {
-        let container =
-            self.machine.container(definition, secrets).map_err(|error| text(&error))?;
+        let container = self
+            .machine
+            .container(definition, secrets)
+            .map_err(|error| text(&error))?;
         if container.arguments[0] == AGENT {
             let orders = Orders::read(&container.arguments[1..], &container.environment)
                 .ok_or_else(|| "the op's arguments or environment make no sense".to_owned())?;
@@ -216,7 +249,11 @@ impl Helper {
 fn exec(container: &Container) -> Result<Child, sandbox::Error> {
     let process = sandbox::Process {
         program: container.arguments[0].as_bytes().to_vec(),
-        arguments: container.arguments.iter().map(|word| word.as_bytes().to_vec()).collect(),
+        arguments: container
+            .arguments
+            .iter()
+            .map(|word| word.as_bytes().to_vec())
+            .collect(),
         environment: container
             .environment
             .iter()
@@ -225,9 +262,13 @@ fn exec(container: &Container) -> Result<Child, sandbox::Error> {
         directory: container.directory.clone(),
         identity: sandbox::Identity::Same,
         stdin: sandbox::Stdin::Null,
-        output: std::io::stderr().as_fd().try_clone_to_owned().map_err(|source| {
-            sandbox::Error::Exec { program: container.arguments[0].clone(), source }
-        })?,
+        output: std::io::stderr()
+            .as_fd()
+            .try_clone_to_owned()
+            .map_err(|source| sandbox::Error::Exec {
+                program: container.arguments[0].clone(),
+                source,
+            })?,
         personality: sandbox::Personality {
             linux32: sandbox::Linux32::No,
             addresses: sandbox::Addresses::Randomized,

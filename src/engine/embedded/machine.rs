@@ -72,9 +72,15 @@ impl Accounts {
     pub fn of_this_machine() -> Self {
         let read = |path: &str| fs_err::read_to_string(path).unwrap_or_default();
         let installed = |name: &str| {
-            ["/usr/bin", "/bin", "/usr/sbin", "/sbin", "/run/wrappers/bin"]
-                .iter()
-                .any(|directory| Path::new(directory).join(name).exists())
+            [
+                "/usr/bin",
+                "/bin",
+                "/usr/sbin",
+                "/sbin",
+                "/run/wrappers/bin",
+            ]
+            .iter()
+            .any(|directory| Path::new(directory).join(name).exists())
         };
         Self {
             passwd: read("/etc/passwd"),
@@ -114,11 +120,13 @@ impl Accounts {
     /// the mount of their locks.
     pub fn builders(&self, mapping: UserMapping, nix_dir: &Path) -> Builders {
         match mapping {
-            UserMapping::Single { .. } => {
-                Builders { variable: "single".to_owned(), locks: None }
-            }
+            UserMapping::Single { .. } => Builders {
+                variable: "single".to_owned(),
+                locks: None,
+            },
             UserMapping::Root => {
-                let members = ids::build_users(&self.group, &self.passwd, GROUP).unwrap_or_default();
+                let members =
+                    ids::build_users(&self.group, &self.passwd, GROUP).unwrap_or_default();
                 let variable = match members.first() {
                     Some(first) => {
                         let uids: Vec<String> =
@@ -127,7 +135,10 @@ impl Accounts {
                     }
                     None => stated(),
                 };
-                Builders { variable, locks: Some(PathBuf::from(MACHINE_POOL)) }
+                Builders {
+                    variable,
+                    locks: Some(PathBuf::from(MACHINE_POOL)),
+                }
             }
             UserMapping::Subordinate { .. } => Builders {
                 variable: stated(),
@@ -138,8 +149,9 @@ impl Accounts {
 }
 
 fn stated() -> String {
-    let uids: Vec<String> =
-        (STATED_BASE..STATED_BASE + STATED_COUNT).map(|uid| uid.to_string()).collect();
+    let uids: Vec<String> = (STATED_BASE..STATED_BASE + STATED_COUNT)
+        .map(|uid| uid.to_string())
+        .collect();
     format!("pool {STATED_BASE} {}", uids.join(","))
 }
 
@@ -198,7 +210,10 @@ mod tests {
 
     #[test]
     fn root_without_a_build_group_uses_the_stated_range() {
-        let accounts = Accounts { group: String::new(), ..accounts() };
+        let accounts = Accounts {
+            group: String::new(),
+            ..accounts()
+        };
         let builders = accounts.builders(UserMapping::Root, Path::new("/s/nix"));
         assert!(builders.variable.starts_with("pool 51000 51000,51001,"));
     }
@@ -217,7 +232,13 @@ mod tests {
 
     #[test]
     fn a_user_without_newuidmap_is_alone() {
-        let accounts = Accounts { has_newuidmap: false, ..accounts() };
-        assert_eq!(accounts.mapping(1234, 5), UserMapping::Single { uid: 1234, gid: 5 });
+        let accounts = Accounts {
+            has_newuidmap: false,
+            ..accounts()
+        };
+        assert_eq!(
+            accounts.mapping(1234, 5),
+            UserMapping::Single { uid: 1234, gid: 5 }
+        );
     }
 }

@@ -63,7 +63,10 @@ impl Embedded {
             .spawn()
             .map_err(Error::Start)?;
         let listening = ours.try_clone().map_err(Error::Start)?;
-        let mut engine = Self { helper, socket: ours };
+        let mut engine = Self {
+            helper,
+            socket: ours,
+        };
         engine.say(&ToHelper::Configure {
             tunnel: config.tunnel,
             scratch: config.scratch,
@@ -71,12 +74,17 @@ impl Embedded {
             devices: config.devices,
             users: config.users,
         })?;
-        let mut listener = Listener { stream: listening, decoder: Decoder::default() };
+        let mut listener = Listener {
+            stream: listening,
+            decoder: Decoder::default(),
+        };
         match listener.next() {
             Ok(FromHelper::Ready) => {}
             Ok(FromHelper::Unable { reason }) => return Err(Error::Unable { reason }),
             Ok(FromHelper::Ended { .. }) => {
-                return Err(Error::Unable { reason: "the helper speaks out of turn".to_owned() });
+                return Err(Error::Unable {
+                    reason: "the helper speaks out of turn".to_owned(),
+                });
             }
             Err(source) => return Err(Error::Gone(source)),
         }
@@ -101,7 +109,10 @@ impl Embedded {
 impl Engine for Embedded {
     fn start(&mut self, op: Op) -> Result<(), Error> {
         let names = op.secrets.keys().cloned().collect();
-        self.say(&ToHelper::Run { nonce: op.nonce, secrets: names })?;
+        self.say(&ToHelper::Run {
+            nonce: op.nonce,
+            secrets: names,
+        })?;
         self.write(&Frame::Data(op.definition))?;
         for value in op.secrets.into_values() {
             self.write(&Frame::Data(value.0))?;
@@ -110,7 +121,9 @@ impl Engine for Embedded {
     }
 
     fn kill(&mut self, nonce: &str) -> Result<(), Error> {
-        self.say(&ToHelper::Kill { nonce: nonce.to_owned() })
+        self.say(&ToHelper::Kill {
+            nonce: nonce.to_owned(),
+        })
     }
 }
 
@@ -158,7 +171,9 @@ impl Listener {
                 }
                 Ok(_) => {}
                 Err(error) => {
-                    tell(EngineEvent::Gone { reason: error.to_string() });
+                    tell(EngineEvent::Gone {
+                        reason: error.to_string(),
+                    });
                     return;
                 }
             }

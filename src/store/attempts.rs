@@ -1,0 +1,254 @@
+//! Records of attempts, builds and effects, that outlive the process that made them.
+//!
+//! A record is written before its attempt starts, and again when it ends. In between its file is
+//! locked: a record without an end whose lock is free tells of an attempt that died unseen, and
+//! nobody knows how far it came. For an effect that is the one thing that must never be lost.
+
+use std::io::{ErrorKind, Write};
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+
+use rustix::fs::FlockOperation;
+use serde::{Deserialize, Serialize};
+
+use super::locks::try_flock;
+use super::roots::check_name;
+use super::{Error, NixDir};
+
+/// The version of the records' form.
+pub const VERSION: u32 = 1;
+/// How many finished records [`prune`] keeps.
+pub const KEPT: usize = 1000;
+
+/// What was attempted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Kind {
+    /// The build of a derivation: can be repeated.
+    Build,
+    /// An effect: perhaps not.
+    Effect,
+}
+
+/// Whether a record's beginning must survive a crash of the machine.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Durability {
+    /// It is on the disk before the attempt starts: for effects.
+    Synced,
+    /// It survives the process only: for builds, which may be repeated.
+    Lazy,
+}
+
+/// The beginning of an attempt.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Attempt {
+    /// Its id, a plain file name.
+    pub id: String,
+    /// The plan's node: a derivation's path or an effect's name.
+    pub node: String,
+    /// Build or effect.
+    pub kind: Kind,
+    /// The run's id.
+    pub run: String,
+    /// The process that attempts, in its own namespace.
+    pub pid: u32,
+    /// When it began, in milliseconds since the epoch.
+    pub started: u64,
+}
+
+/// The end of an attempt.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct End {
+    /// What came of it.
+    pub outcome: String,
+    /// The exit code, where a process ended with one.
+    pub exit: Option<i32>,
+    /// When it ended, in milliseconds since the epoch.
+    pub ended: u64,
+}
+
+/// How an attempt stands.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Standing {
+    /// It goes on: its process holds the lock.
+    Running,
+    /// It ended, and said how.
+    Ended(End),
+    /// Its process died without a word: what it did is not known.
+    Unknown,
+}
+
+/// What is known of an attempt.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Record {
+    /// Its beginning.
+    pub attempt: Attempt,
+    /// How it stands now.
+    pub standing: Standing,
+}
+
+#[derive(Serialize, Deserialize)]
+struct File {
+    version: u32,
+    #[serde(flatten)]
+    attempt: Attempt,
+    end: Option<End>,
+}
+
+/// An attempt that goes on, as long as this lives.
+///
+/// Its lock passes to children by fork: a process that dies while its builder lives still counts as
+/// running.
+#[derive(Debug)]
+#[must_use = "dropped, the attempt counts as dead"]
+pub struct Running {
+    folder: PathBuf,
+    attempt: Attempt,
+    _lock: std::fs::File,
+}
+
+/// Writes the beginning of an attempt. An old record with this id is replaced.
+pub fn begin(dir: &NixDir, attempt: Attempt, durability: Durability) -> Result<Running, Error> {
+    let folder = dir.attempts();
+    fs_err::create_dir_all(&folder)?;
+    let lock = write(&folder, &attempt, None, durability)?;
+    Ok(Running {
+        folder,
+        attempt,
+        _lock: lock,
+    })
+}
+
+impl Running {
+    /// The beginning.
+    pub fn attempt(&self) -> &Attempt {
+        &self.attempt
+    }
+
+    /// Writes the end, durably for an effect.
+    pub fn end(self, end: End) -> Result<(), Error> {
+        let durability = match self.attempt.kind {
+            Kind::Build => Durability::Lazy,
+            Kind::Effect => Durability::Synced,
+        };
+        // The old file's lock is held until the new file is in place.
+        write(&self.folder, &self.attempt, Some(end), durability).map(drop)
+    }
+}
+
+/// Writes a record whole, and returns it locked.
+fn write(
+    folder: &Path,
+    attempt: &Attempt,
+    end: Option<End>,
+    durability: Durability,
+) -> Result<std::fs::File, Error> {
+    let place = place(folder, &attempt.id)?;
+    let record = File {
+        version: VERSION,
+        attempt: attempt.clone(),
+        end,
+    };
+    let mut text = serde_json::to_vec(&record).map_err(|source| Error::Record {
+        path: place.clone(),
+        source,
+    })?;
+    text.push(b'\n');
+    let mut file = tempfile::Builder::new()
+        .permissions(std::fs::Permissions::from_mode(0o644))
+        .prefix(".new-")
+        .tempfile_in(folder)?;
+    rustix::fs::flock(file.as_file(), FlockOperation::LockExclusive)
+        .map_err(Error::system("lock", file.path()))?;
+    file.write_all(&text)?;
+    if durability == Durability::Synced {
+        file.as_file().sync_all()?;
+    }
+    let file = file.persist(&place).map_err(|error| error.error)?;
+    if durability == Durability::Synced {
+        fs_err::File::open(folder)?.sync_all()?;
+    }
+    Ok(file)
+}
+
+fn place(folder: &Path, id: &str) -> Result<PathBuf, Error> {
+    check_name("attempt", id)?;
+    Ok(folder.join(format!("{id}.json")))
+}
+
+/// Reads the record of an attempt; nothing if there is none.
+pub fn read(dir: &NixDir, id: &str) -> Result<Option<Record>, Error> {
+    read_file(&place(&dir.attempts(), id)?)
+}
+
+fn read_file(path: &Path) -> Result<Option<Record>, Error> {
+    loop {
+        let file = match fs_err::File::open(path) {
+            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
+            other => other?,
+        };
+        let record: File =
+            serde_json::from_reader(std::io::BufReader::new(&file)).map_err(|source| {
+                Error::Record {
+                    path: path.to_owned(),
+                    source,
+                }
+            })?;
+        let standing = match record.end {
+            Some(end) => Standing::Ended(end),
+            None if !try_flock(&file, FlockOperation::NonBlockingLockShared)? => Standing::Running,
+            // It may have ended between our opening and locking the file.
+            None if !super::locks::is_current(&file)? => continue,
+            None => Standing::Unknown,
+        };
+        return Ok(Some(Record {
+            attempt: record.attempt,
+            standing,
+        }));
+    }
+}
+
+/// Reads all records, the newest first. One that cannot be read is passed over: it is no reason not
+/// to see the others.
+pub fn list(dir: &NixDir) -> Result<Vec<Record>, Error> {
+    let mut records = Vec::new();
+    let entries = match fs_err::read_dir(dir.attempts()) {
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(records),
+        other => other?,
+    };
+    for entry in entries {
+        let path = entry?.path();
+        if path
+            .extension()
+            .is_some_and(|extension| extension == "json")
+        {
+            records.extend(read_file(&path).unwrap_or_default());
+        }
+    }
+    records.sort_by(|a, b| {
+        b.attempt
+            .started
+            .cmp(&a.attempt.started)
+            .then_with(|| a.attempt.id.cmp(&b.attempt.id))
+    });
+    Ok(records)
+}
+
+/// Removes old records, all but the newest [`KEPT`] of those that nobody needs any more: of
+/// attempts that ended, and of builds that died. What is running stays, and every effect of which
+/// nobody knows how far it came.
+pub fn prune(dir: &NixDir) -> Result<usize, Error> {
+    let done = |record: &Record| match record.standing {
+        Standing::Ended(_) => true,
+        Standing::Unknown => record.attempt.kind == Kind::Build,
+        Standing::Running => false,
+    };
+    let old: Vec<Record> = list(dir)?.into_iter().filter(done).skip(KEPT).collect();
+    for record in &old {
+        match fs_err::remove_file(place(&dir.attempts(), &record.attempt.id)?) {
+            Err(error) if error.kind() == ErrorKind::NotFound => {}
+            other => other?,
+        }
+    }
+    Ok(old.len())
+}

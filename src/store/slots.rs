@@ -1,0 +1,112 @@
+//! Slots: places where builds happen, on the store's own file system.
+//!
+//! `pontoon/slots/N/` holds `store` (where outputs are made before they are renamed into the store),
+//! `build` and `root`. A slot is leased by a lock on `N/lock`; who leases it sweeps first what a
+//! dead build left.
+
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+
+use rustix::fs::FlockOperation;
+
+use super::locks::{open_lock, try_flock};
+use super::{Error, NixDir, tree};
+
+/// A leased slot; dropped, it is free for others.
+#[derive(Debug)]
+pub struct Slot {
+    number: u32,
+    dir: PathBuf,
+    _lock: fs_err::File,
+}
+
+impl Slot {
+    /// Leases the free slot with the lowest number, and makes its directories empty.
+    pub fn lease(dir: &NixDir) -> Result<Self, Error> {
+        let mut number = 0;
+        loop {
+            if let Some(slot) = Self::try_lease(dir, number)? {
+                return Ok(slot);
+            }
+            number += 1;
+        }
+    }
+
+    /// Leases this slot, if it is free.
+    pub fn try_lease(dir: &NixDir, number: u32) -> Result<Option<Self>, Error> {
+        let dir = dir.slots().join(number.to_string());
+        fs_err::create_dir_all(&dir)?;
+        let lock = open_lock(&dir.join("lock"))?;
+        if !try_flock(&lock, FlockOperation::NonBlockingLockExclusive)? {
+            return Ok(None);
+        }
+        let slot = Self {
+            number,
+            dir,
+            _lock: lock,
+        };
+        slot.sweep()?;
+        Ok(Some(slot))
+    }
+
+    /// Makes the slot's directories empty, again.
+    pub fn sweep(&self) -> Result<(), Error> {
+        // A store directory belongs to its builders while they build: writable, but sticky.
+        for (folder, mode) in [
+            (self.store_dir(), 0o1775),
+            (self.build_dir(), 0o755),
+            (self.root_dir(), 0o755),
+        ] {
+            make_empty(&folder, mode)?;
+        }
+        Ok(())
+    }
+
+    /// Its number.
+    pub fn number(&self) -> u32 {
+        self.number
+    }
+
+    /// Its directory.
+    pub fn dir(&self) -> &Path {
+        &self.dir
+    }
+
+    /// Where outputs are made: mounted at `/nix/store`.
+    pub fn store_dir(&self) -> PathBuf {
+        self.dir.join("store")
+    }
+
+    /// Where build directories are made.
+    pub fn build_dir(&self) -> PathBuf {
+        self.dir.join("build")
+    }
+
+    /// Where a build's root is put together.
+    pub fn root_dir(&self) -> PathBuf {
+        self.dir.join("root")
+    }
+}
+
+/// A directory that is there keeps its identity: another process may have it mounted.
+fn make_empty(folder: &Path, mode: u32) -> Result<(), Error> {
+    if folder
+        .symlink_metadata()
+        .is_ok_and(|metadata| metadata.is_dir())
+    {
+        tree::remove_contents(folder)?;
+    } else {
+        tree::remove(folder)?;
+        fs_err::create_dir(folder)?;
+    }
+    rustix::fs::chown(
+        folder,
+        Some(rustix::process::geteuid()),
+        Some(rustix::process::getegid()),
+    )
+    .map_err(Error::system("change the owner of", folder))?;
+    Ok(fs_err::set_permissions(
+        folder,
+        std::fs::Permissions::from_mode(mode),
+    )?)
+}
