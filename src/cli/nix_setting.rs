@@ -19,7 +19,7 @@ pub enum Error {
     /// It failed.
     #[error("`nix show-config` fails: {said}")]
     Failed {
-        /// Its last line.
+        /// What it says, each time it was asked.
         said: String,
     },
     /// Its answer is not what every version answers.
@@ -33,11 +33,11 @@ pub enum Error {
 /// Asks nix for `sandbox-paths`, with settings as given on the command line. Newer versions have
 /// renamed the command and still know it by its old name, or say that they do not.
 pub fn sandbox_paths(nix: &Path, options: &[(String, String)]) -> Result<Vec<SandboxPath>, Error> {
-    let mut said = String::new();
+    let mut said = vec![];
     for words in [&["show-config"][..], &["config", "show"]] {
         let output = Command::new(nix)
-            .args(["--extra-experimental-features", "nix-command", "--json"])
             .args(words)
+            .args(["--json", "--extra-experimental-features", "nix-command"])
             .args(
                 options
                     .iter()
@@ -51,10 +51,12 @@ pub fn sandbox_paths(nix: &Path, options: &[(String, String)]) -> Result<Vec<San
         if output.status.success() {
             return parse(&output.stdout);
         }
-        let text = String::from_utf8_lossy(&output.stderr);
-        said = text.lines().last().unwrap_or_default().to_owned();
+        let text = String::from_utf8_lossy(&output.stderr).into_owned();
+        said.extend(text.lines().next().map(str::to_owned));
     }
-    Err(Error::Failed { said })
+    Err(Error::Failed {
+        said: said.join("; "),
+    })
 }
 
 fn parse(answer: &[u8]) -> Result<Vec<SandboxPath>, Error> {

@@ -175,13 +175,12 @@ impl Session<'_> {
             };
             sink.event(&Event::Evaluating { installable });
         }
-        let evaluated = match asked.without_nix() {
-            Some(evaluated) => evaluated,
-            None => {
-                let evaluator = self.evaluator(&request.nix)?;
-                let answer = evaluator.evaluate(&asked, &mut |_| ());
-                answer.map_err(|error| failure::evaluation(error, self.asked))?
-            }
+        let evaluated = if let Some(evaluated) = asked.without_nix() {
+            evaluated
+        } else {
+            let evaluator = self.evaluator(&request.nix)?;
+            let answer = evaluator.evaluate(&asked, &mut |_| ());
+            answer.map_err(|error| failure::evaluation(error, self.asked))?
         };
         if evaluated.impure {
             let text = "a file is evaluated impure: it may depend on this machine".to_owned();
@@ -356,24 +355,7 @@ impl Session<'_> {
     fn sandbox_paths(&self, sink: &mut dyn Sink) -> Result<Vec<tunnel::SandboxPath>, Error> {
         let paths = match &self.how.sandbox_paths {
             Some(paths) => paths.clone(),
-            None => {
-                let search = self.around.variables.get("PATH").map(OsString::as_os_str);
-                let answer = eval::nix::on_search_path("nix", search)
-                    .map(|nix| super::nix_setting::sandbox_paths(&nix, &self.how.nix_options));
-                answer
-                    .transpose()
-                    .unwrap_or_else(|error| {
-                        let text =
-                            format!("the setting `sandbox-paths` of nix is not used: {error}");
-                        let hint = "say what builders may see with `--sandbox-paths`".to_owned();
-                        sink.event(&Event::Warning {
-                            text,
-                            hint: Some(hint),
-                        });
-                        None
-                    })
-                    .unwrap_or_default()
-            }
+            None => self.nix_sandbox_paths(sink),
         };
         let mut present = vec![];
         for SandboxPath {
@@ -402,6 +384,23 @@ impl Session<'_> {
             });
         }
         Ok(present)
+    }
+
+    /// The installed nix's setting; none where no nix is.
+    fn nix_sandbox_paths(&self, sink: &mut dyn Sink) -> Vec<SandboxPath> {
+        let search = self.around.variables.get("PATH").map(OsString::as_os_str);
+        let Some(nix) = eval::nix::on_search_path("nix", search) else {
+            return vec![];
+        };
+        match super::nix_setting::sandbox_paths(&nix, &self.how.nix_options) {
+            Ok(paths) => paths,
+            Err(error) => {
+                let text = format!("the setting `sandbox-paths` of nix is not used: {error}");
+                let hint = Some("say what builders may see with `--sandbox-paths`".to_owned());
+                sink.event(&Event::Warning { text, hint });
+                vec![]
+            }
+        }
     }
 }
 

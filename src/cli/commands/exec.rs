@@ -98,20 +98,17 @@ fn program(path: &Path) -> Result<PathBuf, Error> {
             format!("no program is in `{}`", bin.display()),
         )),
         [only] => Ok(only.clone()),
-        several => match several
-            .iter()
-            .find(|path| path.file_name() == Some(name.as_ref()))
-        {
-            Some(program) => Ok(program.clone()),
-            None => {
-                let named: Vec<String> = several
+        several => {
+            let named_so = |path: &&PathBuf| path.file_name() == Some(name.as_ref());
+            several.iter().find(named_so).cloned().ok_or_else(|| {
+                let all: Vec<_> = several
                     .iter()
                     .map(|path| path.display().to_string())
                     .collect();
                 let text = format!("`{}` holds several programs", bin.display());
-                Err(Error::new(Kind::Usage, text).hint(format!("name one: {}", named.join(", "))))
-            }
-        },
+                Error::new(Kind::Usage, text).hint(format!("name one: {}", all.join(", ")))
+            })
+        }
     }
 }
 
