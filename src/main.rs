@@ -1,3 +1,5 @@
 //! Starts Pontoon: everything is in the library.
 
-fn main() {}
+fn main() -> std::process::ExitCode {
+    pontoon::cli::main()
+}

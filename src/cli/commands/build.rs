@@ -1,0 +1,240 @@
+//! `pontoon build`: evaluates, builds what is missing, links the outputs.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use super::target;
+use crate::cli::error::Error;
+use crate::cli::session::{Finished, Format, Session, Work};
+use crate::cli::settings::Where;
+use crate::cli::surroundings::Surroundings;
+use crate::cli::{args, out_link, output, settings, signals};
+use crate::nix::{StorePath, Wanted};
+use crate::report::{Advice, style, text};
+
+/// Build derivations
+///
+/// An INSTALLABLE is a flake reference with an attribute (`.#hello`), an attribute with `-f` or
+/// `--expr`, or the path of a .drv; `^out,dev` or `^*` behind it chooses outputs. None means the
+/// flake here, or all of the file.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Examples:
+  pontoon build .#hello
+  pontoon build -f ci.nix -A server -A docs --print-out-paths
+  pontoon build --store /srv/store '.#openssl^out,dev' -o openssl
+  pontoon build '/nix/store/…-hello.drv^*' --no-link -L")]
+pub struct Args {
+    /// What to build
+    #[arg(value_name = "INSTALLABLE")]
+    pub installables: Vec<String>,
+
+    /// Show the plan and build nothing
+    #[arg(long)]
+    pub dry_run: bool,
+
+    #[command(flatten)]
+    #[expect(missing_docs, reason = "a doc would become part of the help")]
+    pub evaluation: args::Evaluation,
+
+    #[command(flatten)]
+    #[expect(missing_docs, reason = "a doc would become part of the help")]
+    pub nix: args::NixOptions,
+
+    #[command(flatten)]
+    #[expect(missing_docs, reason = "a doc would become part of the help")]
+    pub stores: args::Stores,
+
+    #[command(flatten)]
+    #[expect(missing_docs, reason = "a doc would become part of the help")]
+    pub engine: args::Engine,
+
+    #[command(flatten)]
+    #[expect(missing_docs, reason = "a doc would become part of the help")]
+    pub building: args::Building,
+
+    #[command(flatten)]
+    #[expect(missing_docs, reason = "a doc would become part of the help")]
+    pub links: args::Links,
+
+    #[command(flatten)]
+    #[expect(missing_docs, reason = "a doc would become part of the help")]
+    pub report: args::Report,
+}
+
+impl Args {
+    /// Builds.
+    pub fn run(self, around: &Surroundings) -> Result<u8, Error> {
+        let request = target::builds(&self.evaluation, &self.nix, &self.installables)?;
+        let place = settings::stores(&self.stores, around)?;
+        let shape = settings::engine(&self.engine, around)?;
+        let how = settings::how(&self.building, &self.nix, around);
+        settings::prepare(&place.store)?;
+        let asked = signals::watch()?;
+        let session = Session {
+            place: &place,
+            shape,
+            how: &how,
+            around,
+            asked: &asked,
+        };
+
+        let advice = Advice {
+            store: place.store.flag(),
+            pipeline: None,
+        };
+        let mut sink = if self.dry_run {
+            super::plan::evaluation_report(self.report.quiet, around)
+        } else {
+            output::report(&self.report, advice, around)
+        };
+        let run = session.begin(&mut *sink)?;
+        let evaluated = session.evaluate(&request, &mut *sink)?;
+        asked.check()?;
+        if self.dry_run {
+            let format = if self.report.json {
+                Format::Json
+            } else {
+                Format::Text
+            };
+            let plan = session.plan(run, &evaluated, format, &mut *sink)?;
+            drop(sink);
+            return self.show(&plan);
+        }
+        let work = Work {
+            wanted: evaluated.wanted.clone(),
+            pipeline: None,
+        };
+        let mut linked = Ok(());
+        let finished = session.realise(run, work, &mut *sink, &mut |finished| {
+            let (made, outcome) = self.link(&place, around, finished);
+            linked = outcome;
+            made
+        })?;
+        // A live block must be gone before anything else is written.
+        drop(sink);
+        linked?;
+        if finished.exit_code == 0 {
+            self.deliver(&place, &evaluated.wanted, &finished)?;
+        }
+        Ok(finished.exit_code)
+    }
+
+    /// As `nix build` has it, a dry run's text goes to stderr and its JSON to stdout.
+    fn show(&self, plan: &str) -> Result<u8, Error> {
+        if self.report.json {
+            output::data(plan.as_bytes())?;
+        } else {
+            output::say(&plan.lines().map(str::to_owned).collect::<Vec<_>>());
+        }
+        Ok(0)
+    }
+
+    /// Links the outputs if all of them are there; gives back what was linked, also if one failed.
+    fn link(
+        &self,
+        place: &Where,
+        around: &Surroundings,
+        finished: &Finished,
+    ) -> (Vec<PathBuf>, Result<(), Error>) {
+        let mut made = vec![];
+        if finished.exit_code != 0 || self.links.no_link || !place.store.resolves() {
+            return (made, Ok(()));
+        }
+        let here = around.working_directory.clone().unwrap_or_default();
+        for link in out_link::name(&self.links.out_link, &finished.outputs) {
+            match out_link::make(&link, &here) {
+                Ok(path) => made.push(path),
+                Err(error) => return (made, Err(error)),
+            }
+        }
+        (made, Ok(()))
+    }
+
+    fn deliver(&self, place: &Where, wanted: &[Wanted], finished: &Finished) -> Result<(), Error> {
+        if self.links.print_out_paths {
+            return output::data(paths(&finished.outputs).as_bytes());
+        }
+        let silent = self.links.no_link || self.report.quiet || self.report.json;
+        if !place.store.resolves() && !silent {
+            output::say(&unlinked(
+                place.store.flag().as_deref(),
+                wanted,
+                &finished.outputs,
+            ));
+        }
+        Ok(())
+    }
+}
+
+fn paths(results: &[BTreeMap<String, StorePath>]) -> String {
+    let paths = results.iter().flat_map(BTreeMap::values);
+    paths.map(|path| path.to_string() + "\n").collect()
+}
+
+/// Names the outputs where a link to them would lead nowhere.
+fn unlinked(
+    store: Option<&str>,
+    wanted: &[Wanted],
+    results: &[BTreeMap<String, StorePath>],
+) -> Vec<String> {
+    let mut lines = vec![];
+    for (wanted, outputs) in wanted.iter().zip(results) {
+        for (output, path) in outputs {
+            let output = if output == "out" {
+                String::new()
+            } else {
+                format!("^{output}")
+            };
+            lines.push(format!("{}{output}: {path}", text::label(&wanted.name)));
+        }
+    }
+    let programs = results
+        .iter()
+        .filter_map(|outputs| outputs.get("bin").or(outputs.get("out")));
+    let first = programs
+        .chain(results.iter().flat_map(BTreeMap::values))
+        .next();
+    if let (Some(path), Some(store)) = (first, store) {
+        let store = style::quote(store);
+        lines.push(format!(
+            "hint: no link is made, for it would not resolve outside of {store}"
+        ));
+        lines.push(format!("hint: pontoon exec --store {store} {path}"));
+    }
+    lines
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::nix::Outputs;
+
+    #[test]
+    fn says_how_to_run_what_cannot_be_linked() {
+        let path = |name: &str| -> StorePath {
+            format!("/nix/store/0c0rl5kb4b7jlqq8q01qmjdy4vgn2mny-{name}")
+                .parse()
+                .unwrap()
+        };
+        let wanted = [Wanted {
+            name: ".#hello".into(),
+            drv: path("hello.drv"),
+            outputs: Outputs::All,
+        }];
+        let outputs = [[
+            ("out".to_owned(), path("hello")),
+            ("dev".to_owned(), path("hello-dev")),
+        ]
+        .into()];
+        insta::assert_snapshot!(unlinked(Some("/srv/s"), &wanted, &outputs).join("\n"), @"
+        .#hello^dev: /nix/store/0c0rl5kb4b7jlqq8q01qmjdy4vgn2mny-hello-dev
+        .#hello: /nix/store/0c0rl5kb4b7jlqq8q01qmjdy4vgn2mny-hello
+        hint: no link is made, for it would not resolve outside of /srv/s
+        hint: pontoon exec --store /srv/s /nix/store/0c0rl5kb4b7jlqq8q01qmjdy4vgn2mny-hello
+        ");
+        insta::assert_snapshot!(paths(&outputs), @"
+        /nix/store/0c0rl5kb4b7jlqq8q01qmjdy4vgn2mny-hello-dev
+        /nix/store/0c0rl5kb4b7jlqq8q01qmjdy4vgn2mny-hello
+        ");
+    }
+}

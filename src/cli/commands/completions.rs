@@ -1,0 +1,34 @@
+//! `pontoon completions`: what a shell needs to complete the command line.
+
+use clap::CommandFactory;
+use clap_complete::Shell;
+
+use crate::cli::args::Arguments;
+use crate::cli::error::Error;
+use crate::cli::output;
+
+/// Write completions for a shell to stdout
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Examples:
+  pontoon completions bash > ~/.local/share/bash-completion/completions/pontoon
+  pontoon completions fish > ~/.config/fish/completions/pontoon.fish")]
+pub struct Args {
+    /// Which shell
+    #[arg(value_enum)]
+    pub shell: Shell,
+}
+
+impl Args {
+    /// Writes them.
+    pub fn run(self) -> Result<u8, Error> {
+        let mut script = vec![];
+        clap_complete::generate(
+            self.shell,
+            &mut Arguments::command(),
+            "pontoon",
+            &mut script,
+        );
+        output::data(&script)?;
+        Ok(0)
+    }
+}

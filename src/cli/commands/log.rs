@@ -1,0 +1,103 @@
+//! `pontoon log`: the whole log of a build.
+
+use std::io::{BufRead, Write};
+
+use crate::cli::error::{Error, Kind};
+use crate::cli::output::Stream;
+use crate::cli::surroundings::Surroundings;
+use crate::cli::{args, session, settings};
+use crate::nix::StorePath;
+use crate::report::style::Colour;
+use crate::report::text;
+
+/// Show the log of a build
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Examples:
+  pontoon log /nix/store/…-hello.drv
+  pontoon log /nix/store/…-hello --store /srv/store | less")]
+pub struct Args {
+    /// The .drv, or a path that it made
+    #[arg(value_name = "DRV|PATH")]
+    pub path: String,
+
+    #[command(flatten)]
+    #[expect(missing_docs, reason = "a doc would become part of the help")]
+    pub stores: args::Stores,
+}
+
+impl Args {
+    /// Writes the log to stdout: byte for byte, but harmless on a terminal.
+    pub fn run(self, around: &Surroundings) -> Result<u8, Error> {
+        let parsed = self.path.trim_end_matches('/').parse::<StorePath>();
+        let path = parsed.map_err(|source| {
+            let text = format!("`{}` is no store path", self.path);
+            Error::new(
+                Kind::Usage,
+                NotAPath {
+                    text,
+                    source: source.into(),
+                },
+            )
+        })?;
+        let place = settings::stores(&self.stores, around)?;
+        let mut log = session::log(&place.evaluation_stores, &path)?;
+        let mut out = std::io::stdout().lock();
+        if Stream::Stdout.is_terminal() {
+            show(&mut *log, &mut out, Stream::Stdout.colour(around))?;
+        } else {
+            copy(&mut *log, &mut out)?;
+        }
+        Ok(0)
+    }
+}
+
+#[derive(Debug, thiserror::Error)]
+#[error("{text}")]
+struct NotAPath {
+    text: String,
+    source: Box<dyn std::error::Error + Send + Sync>,
+}
+
+fn copy(log: &mut dyn BufRead, out: &mut impl Write) -> Result<(), Error> {
+    loop {
+        let bytes = log
+            .fill_buf()
+            .map_err(|source| Error::new(Kind::Other, source))?;
+        if bytes.is_empty() {
+            return out.flush().map_err(Error::stdout);
+        }
+        out.write_all(bytes).map_err(Error::stdout)?;
+        let taken = bytes.len();
+        log.consume(taken);
+    }
+}
+
+fn show(log: &mut dyn BufRead, out: &mut impl Write, colour: Colour) -> Result<(), Error> {
+    let mut line = vec![];
+    loop {
+        line.clear();
+        let taken = log
+            .read_until(b'\n', &mut line)
+            .map_err(|source| Error::new(Kind::Other, source))?;
+        if taken == 0 {
+            return out.flush().map_err(Error::stdout);
+        }
+        let text = String::from_utf8_lossy(line.strip_suffix(b"\n").unwrap_or(&line));
+        writeln!(out, "{}", text::clean(&text, colour)).map_err(Error::stdout)?;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_pipe_gets_the_bytes_and_a_terminal_gets_no_commands() {
+        let log = b"a\x1b[2J\xff\nlast";
+        let (mut bytes, mut shown) = (vec![], vec![]);
+        copy(&mut &log[..], &mut bytes).unwrap();
+        show(&mut &log[..], &mut shown, Colour::Never).unwrap();
+        assert_eq!(bytes, log);
+        assert_eq!(String::from_utf8(shown).unwrap(), "a\u{fffd}\nlast\n");
+    }
+}

@@ -1,0 +1,144 @@
+//! `pontoon run`: a pipeline's builds, then its effects.
+
+use std::collections::BTreeSet;
+
+use super::target;
+use crate::cli::error::Error;
+use crate::cli::session::{Evaluated, Format, Session, Work};
+use crate::cli::surroundings::Surroundings;
+use crate::cli::{args, output, secrets, settings, signals};
+use crate::report::Advice;
+
+/// Run a pipeline: its builds, then its effects
+///
+/// A pipeline is the flake's output `pipelines.SYSTEM.NAME`.
+/// Effects run on every call; builds only if something changed. If a build fails, every effect that
+/// waits for it is held.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Examples:
+  pontoon run
+  pontoon run .#release --fact tag=v1.2
+  pontoon run .#release --dry-run
+  TOKEN=… pontoon run github:owner/repository#deploy -L")]
+pub struct Args {
+    /// Which pipeline [default: .#default]
+    #[arg(value_name = "FLAKE#NAME")]
+    pub pipeline: Option<String>,
+
+    /// Give the pipeline a fact besides those of git; more than once for several
+    #[arg(long = "fact", value_name = "NAME=VALUE", value_parser = args::fact)]
+    pub facts: Vec<args::Fact>,
+
+    /// Show the plan and run nothing
+    #[arg(long)]
+    pub dry_run: bool,
+
+    /// How to write the plan
+    #[arg(long, value_enum, default_value = "text", requires = "dry_run")]
+    pub format: Format,
+
+    #[command(flatten)]
+    #[expect(missing_docs, reason = "a doc would become part of the help")]
+    pub nix: args::NixOptions,
+
+    #[command(flatten)]
+    #[expect(missing_docs, reason = "a doc would become part of the help")]
+    pub stores: args::Stores,
+
+    #[command(flatten)]
+    #[expect(missing_docs, reason = "a doc would become part of the help")]
+    pub engine: args::Engine,
+
+    #[command(flatten)]
+    #[expect(missing_docs, reason = "a doc would become part of the help")]
+    pub building: args::Building,
+
+    #[command(flatten)]
+    #[expect(missing_docs, reason = "a doc would become part of the help")]
+    pub report: args::Report,
+}
+
+impl Args {
+    /// Builds and runs.
+    pub fn run(self, around: &Surroundings) -> Result<u8, Error> {
+        let request = target::pipeline(&self.nix, self.pipeline.as_deref());
+        distinct(&self.facts)?;
+        let place = settings::stores(&self.stores, around)?;
+        let shape = settings::engine(&self.engine, around)?;
+        let how = settings::how(&self.building, &self.nix, around);
+        settings::prepare(&place.store)?;
+        let asked = signals::watch()?;
+        let session = Session {
+            place: &place,
+            shape,
+            how: &how,
+            around,
+            asked: &asked,
+        };
+
+        let named = self
+            .pipeline
+            .clone()
+            .unwrap_or_else(|| ".#default".to_owned());
+        let advice = Advice {
+            store: place.store.flag(),
+            pipeline: Some(named),
+        };
+        let mut sink = if self.dry_run {
+            super::plan::evaluation_report(self.report.quiet, around)
+        } else {
+            output::report(&self.report, advice, around)
+        };
+        let run = session.begin(&mut *sink)?;
+        let evaluated = session.pipeline(&request, &self.facts, &mut *sink)?;
+        asked.check()?;
+        if self.dry_run {
+            let format = if self.report.json {
+                Format::Json
+            } else {
+                self.format
+            };
+            let plan = session.plan(run, &evaluated, format, &mut *sink)?;
+            drop(sink);
+            output::data(plan.as_bytes())?;
+            return Ok(0);
+        }
+        let Evaluated {
+            wanted, pipeline, ..
+        } = evaluated;
+        // A missing secret is known before anything is built.
+        let pipeline = match pipeline {
+            Some(pipeline) => {
+                let values = secrets::read(&pipeline, &secrets::Machine)?;
+                Some((pipeline, values))
+            }
+            None => None,
+        };
+        let work = Work { wanted, pipeline };
+        let finished = session.realise(run, work, &mut *sink, &mut |_| vec![])?;
+        Ok(finished.exit_code)
+    }
+}
+
+fn distinct(facts: &[args::Fact]) -> Result<(), Error> {
+    let mut seen = BTreeSet::new();
+    match facts.iter().find(|fact| !seen.insert(&fact.name)) {
+        Some(twice) => Err(Error::usage(format!(
+            "the fact `{}` is given twice",
+            twice.name
+        ))),
+        None => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_fact_has_one_value() {
+        let fact = |text: &str| args::fact(text).unwrap();
+        assert!(distinct(&[fact("a=1"), fact("b=1")]).is_ok());
+        assert!(distinct(&[fact("a=1"), fact("a=1")]).is_err());
+    }
+}

@@ -1,0 +1,580 @@
+//! The one file between commands and what they set in motion: evaluation, the conductor, the store.
+//!
+//! Types here are the command line's own; the modules below have theirs, and only this file knows
+//! both. Which kind an error of theirs is, and what hint goes with it, is in [`super::failure`].
+
+use std::collections::BTreeMap;
+use std::ffi::OsString;
+use std::io::{BufRead, BufReader};
+use std::os::fd::AsFd;
+use std::path::PathBuf;
+use std::time::Instant;
+
+use super::args::{Fact, Shape};
+use super::error::{Error, Kind};
+use super::settings::{How, OnFailure, SandboxPath, Store, Where};
+use super::signals::Asked;
+use super::surroundings::Surroundings;
+use super::{failure, secrets};
+use crate::eval::{self, EvalStore, Evaluator};
+use crate::event::{Event, Sink, VERSION};
+use crate::nix::derivation::{Kvm, Level, Systems};
+use crate::nix::{StorePath, Wanted};
+use crate::pipeline::{self, Pipeline};
+use crate::plan::show;
+use crate::store::NixDir;
+use crate::{agent, engine, run, tunnel};
+
+/// What is to be evaluated, as typed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Request {
+    /// Where attributes are looked for.
+    pub source: Source,
+    /// Installables of flakes and `.drv` paths, or attributes of a file or expression; in order,
+    /// never empty.
+    pub installables: Vec<String>,
+    /// `--arg` and `--argstr`, in that order.
+    pub arguments: Vec<Argument>,
+    /// How.
+    pub nix: Nix,
+}
+
+/// Which pipeline is to be evaluated, as typed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PipelineRequest {
+    /// The flake, without the name.
+    pub flake: String,
+    /// The pipeline's name.
+    pub name: String,
+    /// How.
+    pub nix: Nix,
+}
+
+/// How `nix` is called.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Nix {
+    /// `--system`.
+    pub system: Option<String>,
+    /// `--option`.
+    pub options: Vec<(String, String)>,
+}
+
+/// Where attributes are looked for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Source {
+    /// Every installable says it itself.
+    Flakes,
+    /// `-f`.
+    File(String),
+    /// `--expr`.
+    Expression(String),
+}
+
+/// An argument of the file or expression.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Argument {
+    /// A Nix expression.
+    Expression {
+        /// Its name.
+        name: String,
+        /// Its text.
+        expression: String,
+    },
+    /// A string.
+    Text {
+        /// Its name.
+        name: String,
+        /// Its content.
+        text: String,
+    },
+}
+
+/// What is to be built, and run after it.
+#[derive(Debug)]
+pub struct Work {
+    /// Derivations.
+    pub wanted: Vec<Wanted>,
+    /// A pipeline, with the values of its secrets; a plan needs none.
+    pub pipeline: Option<(Pipeline, secrets::Values)>,
+}
+
+/// What came of it.
+#[derive(Debug)]
+pub struct Finished {
+    /// The command's exit code.
+    pub exit_code: u8,
+    /// The outputs of each of [`Work::wanted`] by name, in order; empty for what is not valid.
+    pub outputs: Vec<BTreeMap<String, StorePath>>,
+}
+
+/// How a plan is written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum Format {
+    /// For people
+    Text,
+    /// For programs
+    Json,
+    /// A graph for Graphviz
+    Dot,
+    /// Definitions that `buildctl debug dump-llb` reads
+    Llb,
+}
+
+/// A run on a store.
+#[derive(Debug, Clone, Copy)]
+pub struct Session<'a> {
+    /// Where.
+    pub place: &'a Where,
+    /// How the engine isolates.
+    pub shape: Shape,
+    /// How to build.
+    pub how: &'a How,
+    /// The machine.
+    pub around: &'a Surroundings,
+    /// Whether a signal has come.
+    pub asked: &'a Asked,
+}
+
+/// What evaluation gave.
+#[derive(Debug)]
+pub struct Evaluated {
+    /// Derivations and outputs, in the order typed.
+    pub wanted: Vec<Wanted>,
+    /// The pipeline, if one was asked for.
+    pub pipeline: Option<Pipeline>,
+    /// What `nix` built itself on the way.
+    pub built_while_evaluating: Vec<StorePath>,
+}
+
+impl Session<'_> {
+    /// Says which store and engine, the first event of a run; gives back the run's id.
+    pub fn begin(&self, sink: &mut dyn Sink) -> Result<String, Error> {
+        let run = run_id()?;
+        let shape = match self.shape {
+            Shape::Strong => "strong",
+            Shape::Plain => "plain",
+        };
+        sink.event(&Event::RunStarted {
+            version: VERSION,
+            run: run.clone(),
+            store: self.place.store.root.display().to_string(),
+            engine: format!("embedded ({shape})"),
+        });
+        Ok(run)
+    }
+
+    /// Evaluates installables to derivations and wanted outputs.
+    pub fn evaluate(&self, request: &Request, sink: &mut dyn Sink) -> Result<Evaluated, Error> {
+        let started = Instant::now();
+        let asked = evaluation(request)?;
+        for installable in &request.installables {
+            let installable = match &request.source {
+                Source::Flakes => installable.clone(),
+                Source::File(file) => format!("{file} {installable}").trim_end().to_owned(),
+                Source::Expression(_) => format!("--expr {installable}").trim_end().to_owned(),
+            };
+            sink.event(&Event::Evaluating { installable });
+        }
+        let evaluated = if let Some(evaluated) = asked.without_nix() {
+            evaluated
+        } else {
+            let evaluator = self.evaluator(&request.nix)?;
+            let answer = evaluator.evaluate(&asked, &mut |_| ());
+            answer.map_err(|error| failure::evaluation(error, self.asked))?
+        };
+        if evaluated.impure {
+            let text = "a file is evaluated impure: it may depend on this machine".to_owned();
+            sink.event(&Event::Warning { text, hint: None });
+        }
+        let evaluated = Evaluated {
+            wanted: evaluated.wanted,
+            pipeline: None,
+            built_while_evaluating: evaluated.built_while_evaluating,
+        };
+        told(&evaluated, evaluated.wanted.len(), started, sink);
+        Ok(evaluated)
+    }
+
+    /// Evaluates a pipeline with facts.
+    pub fn pipeline(
+        &self,
+        request: &PipelineRequest,
+        given: &[Fact],
+        sink: &mut dyn Sink,
+    ) -> Result<Evaluated, Error> {
+        let started = Instant::now();
+        let evaluator = self.evaluator(&request.nix)?;
+        let facts = self.facts(&request.flake, given)?;
+        let installable = format!("{}#{}", request.flake, request.name);
+        sink.event(&Event::Evaluating { installable });
+        let asked = eval::PipelineRequest {
+            flake: request.flake.clone(),
+            name: request.name.clone(),
+            facts,
+            system: system(&request.nix),
+        };
+        let answer = evaluator.pipeline(&asked, &mut |_| ());
+        let answer = answer.map_err(|error| failure::evaluation(error, self.asked))?;
+        let read = pipeline::from_json(&request.name, &answer.json).map_err(failure::pipeline)?;
+        let evaluated = Evaluated {
+            wanted: read.pipeline.builds.values().cloned().collect(),
+            pipeline: Some(read.pipeline),
+            built_while_evaluating: answer.built_while_evaluating,
+        };
+        told(&evaluated, evaluated.wanted.len(), started, sink);
+        Ok(evaluated)
+    }
+
+    /// Builds, then runs effects. `keep` gets the outputs of what was wanted while the run's roots
+    /// still hold, and gives back the links it made, which become roots of their own.
+    pub fn realise(
+        &self,
+        run: String,
+        work: Work,
+        sink: &mut dyn Sink,
+        keep: &mut dyn FnMut(&Finished) -> Vec<PathBuf>,
+    ) -> Result<Finished, Error> {
+        let options = self.options(run, sink)?;
+        let pipeline = work.pipeline.map(|(pipeline, values)| run::PipelineRun {
+            pipeline,
+            secrets: values
+                .into_iter()
+                .map(|(effect, values)| (effect, delivered(values)))
+                .collect(),
+        });
+        let mut links = |report: &run::Report| keep(&finished(report));
+        let report = run::realise(&options, &work.wanted, pipeline.as_ref(), sink, &mut links);
+        report
+            .map(|report| finished(&report))
+            .map_err(|error| failure::run(error, self.asked))
+    }
+
+    /// Writes what [`Session::realise`] would do.
+    pub fn plan(
+        &self,
+        run: String,
+        evaluated: &Evaluated,
+        format: Format,
+        sink: &mut dyn Sink,
+    ) -> Result<String, Error> {
+        let options = self.options(run, sink)?;
+        let planned = run::plan(&options, &evaluated.wanted, evaluated.pipeline.as_ref());
+        let planned = planned.map_err(|error| failure::run(error, self.asked))?;
+        let view = show::View {
+            graph: &planned.graph,
+            plan: &planned.plan,
+            effects: &planned.effects,
+            built_while_evaluating: &evaluated.built_while_evaluating,
+        };
+        match format {
+            Format::Text => Ok(show::text(&view, show::Detail::Summary)),
+            Format::Json => Ok(show::json(&view)),
+            Format::Dot => Ok(show::dot(&view, show::Detail::All)),
+            Format::Llb => Err(Error::usage("`--format llb` is not connected yet")),
+        }
+    }
+
+    fn evaluator(&self, typed: &Nix) -> Result<Evaluator, Error> {
+        let (environment, cancel) = (environment(), self.asked.cancel());
+        let search = self.around.variables.get("PATH").map(OsString::as_os_str);
+        let nix = eval::Nix::find(None, search, &environment, &cancel)
+            .map_err(|error| failure::nix(error, self.asked))?;
+        let into = &self.place.evaluate_into;
+        let store = if into.resolves() {
+            EvalStore::Default
+        } else {
+            EvalStore::Root(into.root.clone())
+        };
+        Ok(Evaluator {
+            nix,
+            environment,
+            store,
+            options: typed.options.clone(),
+            cancel,
+        })
+    }
+
+    /// What git says of the flake's directory, and what was given on the command line.
+    fn facts(
+        &self,
+        flake: &str,
+        given: &[Fact],
+    ) -> Result<BTreeMap<String, serde_json::Value>, Error> {
+        let search = self.around.variables.get("PATH").map(OsString::as_os_str);
+        let git = eval::nix::on_search_path("git", search);
+        let mut facts = match (git, eval::facts::directory(flake)) {
+            (Some(git), Some(directory)) => {
+                let cancel = self.asked.cancel();
+                eval::facts::from_git(&git, &directory, &environment(), &cancel)
+                    .map_err(|source| Error::new(Kind::Evaluation, source))?
+            }
+            _ => BTreeMap::new(),
+        };
+        for Fact { name, value } in given {
+            let (name, value) = eval::facts::parse(&format!("{name}={value}"))
+                .map_err(|source| Error::new(Kind::Usage, source))?;
+            facts.insert(name, value);
+        }
+        Ok(facts)
+    }
+
+    fn options(&self, run: String, sink: &mut dyn Sink) -> Result<run::Options, Error> {
+        let program = std::env::current_exe().map_err(|source| Error::new(Kind::Other, source))?;
+        let nix_dir = |store: &Store| NixDir::new(store.nix_dir());
+        Ok(run::Options {
+            run,
+            nix_dir: nix_dir(&self.place.store),
+            store_name: self.place.store.root.display().to_string(),
+            sources: self.place.evaluation_stores.iter().map(nix_dir).collect(),
+            shape: match self.shape {
+                Shape::Strong => engine::Shape::Strong,
+                Shape::Plain => engine::Shape::Plain,
+            },
+            jobs: self.how.jobs,
+            cores: self.how.cores,
+            on_failure: match self.how.on_failure {
+                OnFailure::KeepGoing => run::OnFailure::KeepGoing,
+                OnFailure::Stop => run::OnFailure::Stop,
+            },
+            timeout: self.how.timeout,
+            silence: self.how.silence,
+            sandbox_paths: self.sandbox_paths(sink)?,
+            systems: Systems::x86_64_linux(level(), kvm()),
+            program,
+            temporary: std::env::temp_dir(),
+            tunnel_proxy: self
+                .around
+                .variables
+                .get("PONTOON_TUNNEL_PROXY")
+                .map(PathBuf::from),
+            cancel: self.asked.cancel(),
+        })
+    }
+
+    /// What was typed, else what the installed nix is set to; optional ones only if they are there.
+    fn sandbox_paths(&self, sink: &mut dyn Sink) -> Result<Vec<tunnel::SandboxPath>, Error> {
+        let paths = match &self.how.sandbox_paths {
+            Some(paths) => paths.clone(),
+            None => self.nix_sandbox_paths(sink),
+        };
+        let mut present = vec![];
+        for SandboxPath {
+            target,
+            source,
+            optional,
+        } in paths
+        {
+            if !source.exists() {
+                if optional {
+                    continue;
+                }
+                let text = format!("the sandbox path `{}` does not exist", source.display());
+                return Err(
+                    Error::new(Kind::Other, text).hint("with `?` behind it, it may be missing")
+                );
+            }
+            let text = |path: PathBuf| {
+                path.into_os_string()
+                    .into_string()
+                    .map_err(|path| Error::usage(format!("`{}` is not UTF-8", path.display())))
+            };
+            present.push(tunnel::SandboxPath {
+                target: text(target)?,
+                source: text(source)?,
+            });
+        }
+        Ok(present)
+    }
+
+    /// The installed nix's setting; none where no nix is.
+    fn nix_sandbox_paths(&self, sink: &mut dyn Sink) -> Vec<SandboxPath> {
+        let search = self.around.variables.get("PATH").map(OsString::as_os_str);
+        let Some(nix) = eval::nix::on_search_path("nix", search) else {
+            return vec![];
+        };
+        match super::nix_setting::sandbox_paths(&nix, &self.how.nix_options) {
+            Ok(paths) => paths,
+            Err(error) => {
+                let text = format!("the setting `sandbox-paths` of nix is not used: {error}");
+                let hint = Some("say what builders may see with `--sandbox-paths`".to_owned());
+                sink.event(&Event::Warning { text, hint });
+                vec![]
+            }
+        }
+    }
+}
+
+/// Opens the log of a derivation, or of the one that made a path, in the first store that has it.
+pub fn log(stores: &[Store], path: &StorePath) -> Result<Box<dyn BufRead>, Error> {
+    for store in stores {
+        let dir = NixDir::new(store.nix_dir());
+        if !dir.path().is_dir() {
+            continue;
+        }
+        let drv = if path.is_derivation() {
+            Some(path.clone())
+        } else {
+            deriver(&dir, path).map_err(|source| Error::new(Kind::Store, source))?
+        };
+        let Some(drv) = drv else { continue };
+        let log = crate::store::logs::open(&dir, &drv);
+        if let Some(log) = log.map_err(|source| Error::new(Kind::Store, source))? {
+            return Ok(Box::new(BufReader::new(log)));
+        }
+    }
+    let roots: Vec<String> = stores
+        .iter()
+        .map(|store| store.root.display().to_string())
+        .collect();
+    let text = format!("there is no log of `{path}` in {}", roots.join(", "));
+    Err(Error::new(Kind::Other, text).hint("name the store it was built in: `--store DIR`"))
+}
+
+fn deriver(dir: &NixDir, path: &StorePath) -> Result<Option<StorePath>, crate::store::Error> {
+    if !dir.db().join("db.sqlite").exists() {
+        return Ok(None);
+    }
+    let store = crate::store::Store::open_read_only(dir.clone())?;
+    Ok(store.info(path)?.and_then(|info| info.deriver))
+}
+
+/// Makes this process root of a user namespace of its own, with its own mounts; as root, it
+/// only gets its own mounts' tree by the same way.
+pub fn own_namespaces() -> Result<(), Error> {
+    let map = crate::sandbox::ids::UserMap::Single {
+        uid: rustix::process::getuid().as_raw(),
+        gid: rustix::process::getgid().as_raw(),
+    };
+    crate::sandbox::ids::enter_user_namespace(&map).map_err(|source| {
+        let error = Error::new(Kind::Engine, source);
+        match crate::sandbox::ids::obstacle() {
+            Some(obstacle) => error.hint(obstacle),
+            None => error,
+        }
+    })
+}
+
+/// Runs the agent, as an op orders it.
+pub fn agent(arguments: &[String]) -> Result<u8, Error> {
+    let text = |(name, value): (OsString, OsString)| {
+        Some((name.into_string().ok()?, value.into_string().ok()?))
+    };
+    let environment: Vec<(String, String)> = environment().into_iter().filter_map(text).collect();
+    let orders = agent::Orders::read(arguments, &environment)
+        .ok_or_else(|| Error::usage("only an engine starts the agent"))?;
+    Ok(u8::try_from(agent::run(&orders)).unwrap_or(1))
+}
+
+/// Runs the embedded engine's helper, whose conductor is at the other end of stdin.
+pub fn helper() -> Result<u8, Error> {
+    let socket = std::io::stdin().as_fd().try_clone_to_owned();
+    let socket = socket.map_err(|source| Error::new(Kind::Engine, source))?;
+    Ok(u8::try_from(engine::embedded::helper::serve(socket)).unwrap_or(1))
+}
+
+fn evaluation(request: &Request) -> Result<eval::Request, Error> {
+    let attributes = || {
+        request
+            .installables
+            .iter()
+            .filter(|typed| !typed.is_empty())
+            .cloned()
+            .collect()
+    };
+    let source = match &request.source {
+        Source::Flakes => {
+            let parsed = request
+                .installables
+                .iter()
+                .map(|typed| eval::Installable::parse(typed));
+            let parsed = parsed.collect::<Result<_, _>>();
+            eval::Source::Installables(parsed.map_err(|source| Error::new(Kind::Usage, source))?)
+        }
+        Source::File(file) => eval::Source::File {
+            file: file.into(),
+            attributes: attributes(),
+        },
+        Source::Expression(text) => eval::Source::Expression {
+            text: text.clone(),
+            attributes: attributes(),
+        },
+    };
+    let mut asked = eval::Request {
+        source,
+        args: vec![],
+        argstrs: vec![],
+        system: system(&request.nix),
+    };
+    for argument in request.arguments.clone() {
+        match argument {
+            Argument::Expression { name, expression } => asked.args.push((name, expression)),
+            Argument::Text { name, text } => asked.argstrs.push((name, text)),
+        }
+    }
+    Ok(asked)
+}
+
+fn told(evaluated: &Evaluated, targets: usize, started: Instant, sink: &mut dyn Sink) {
+    sink.event(&Event::Evaluated {
+        targets,
+        seconds: started.elapsed().as_secs_f64(),
+        built_while_evaluating: evaluated.built_while_evaluating.clone(),
+    });
+}
+
+fn finished(report: &run::Report) -> Finished {
+    let outputs = report
+        .results
+        .iter()
+        .map(|result| result.outputs.clone().unwrap_or_default());
+    Finished {
+        exit_code: report.exit_code,
+        outputs: outputs.collect(),
+    }
+}
+
+fn delivered(values: BTreeMap<String, secrets::Value>) -> BTreeMap<String, engine::SecretValue> {
+    let value = |value: secrets::Value| engine::SecretValue(value.into_bytes());
+    values
+        .into_iter()
+        .map(|(name, secret)| (name, value(secret)))
+        .collect()
+}
+
+fn system(nix: &Nix) -> String {
+    nix.system.clone().unwrap_or_else(eval::host_system)
+}
+
+fn environment() -> Vec<(OsString, OsString)> {
+    std::env::vars_os().collect()
+}
+
+fn run_id() -> Result<String, Error> {
+    let mut bytes = [0; 8];
+    let random = fs_err::File::open("/dev/urandom")
+        .and_then(|mut file| std::io::Read::read_exact(&mut file, &mut bytes));
+    random.map_err(|source| Error::new(Kind::Other, source))?;
+    Ok(format!("{:016x}", u64::from_be_bytes(bytes)))
+}
+
+fn level() -> Level {
+    #[cfg(target_arch = "x86_64")]
+    {
+        use std::arch::is_x86_feature_detected as has;
+        if has!("avx2") && has!("bmi1") && has!("bmi2") && has!("fma") && has!("movbe") {
+            return Level::V3;
+        }
+        if has!("sse4.2") && has!("ssse3") && has!("popcnt") && has!("cmpxchg16b") {
+            return Level::V2;
+        }
+    }
+    Level::V1
+}
+
+fn kvm() -> Kvm {
+    use rustix::fs::{Access, access};
+    match access("/dev/kvm", Access::READ_OK | Access::WRITE_OK) {
+        Ok(()) => Kvm::Usable,
+        Err(_) => Kvm::Absent,
+    }
+}
