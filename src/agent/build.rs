@@ -21,8 +21,10 @@ use crate::agent::{Agent, Shape};
 use crate::event::Failure;
 use crate::nix::StorePath;
 use crate::nix::derivation::{self, Kvm, Level, Parsed, Recipe, Systems};
-use crate::sandbox::{self, Addresses, Exit, Filter, Linux32, Personality};
-use crate::store::{Attempt, Durability, LogWriter, PathInfo, Slot};
+use crate::sandbox::{self, Exit, Filter, Personality};
+use crate::store::attempts::{self, Durability};
+use crate::store::logs::LogWriter;
+use crate::store::{PathInfo, Slot};
 use crate::tunnel::{BuildJob, BuildResult, FromAgent, MachineError};
 
 /// Why a build ended without a result of its own.
@@ -348,7 +350,7 @@ pub(super) enum Interrupted {
 }
 
 impl Interrupted {
-    fn machine(error: &dyn std::error::Error) -> Self {
+    pub(super) fn machine(error: &dyn std::error::Error) -> Self {
         Self::Machine(MachineError::of(error))
     }
 }

@@ -13,8 +13,9 @@ use crate::agent::watch::{End, Limits};
 use crate::agent::{Agent, SECRETS, Shape};
 use crate::event::Failure;
 use crate::nix::StorePath;
-use crate::sandbox::{Addresses, Exit, Filter, Linux32, Personality};
-use crate::store::{Attempt, Durability, Slot};
+use crate::sandbox::{Exit, Filter, Personality};
+use crate::store::Slot;
+use crate::store::attempts::{self, Durability};
 use crate::tunnel::{EffectJob, EffectResult, FromAgent, MachineError};
 
 impl Agent {
@@ -113,10 +114,7 @@ impl Agent {
                 .iter()
                 .map(|(name, value)| (name.as_bytes().to_vec(), value.as_bytes().to_vec()))
                 .collect(),
-            personality: Personality {
-                linux32: Linux32::No,
-                addresses: Addresses::Randomized,
-            },
+            personality: Personality { linux32: false },
             filter: Filter::None,
         };
         let limits = Limits {

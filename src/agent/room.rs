@@ -14,7 +14,7 @@ use crate::agent::users::BuildUser;
 use crate::agent::{SANDBOX_PATHS, Shape};
 use crate::nix::StorePath;
 use crate::sandbox::{
-    Access, Cage, Child, Entry, Filter, Identity, Missing, Namespaces, Personality, Process, Stdin,
+    Access, Cage, Child, Entry, Filter, Identity, Missing, Namespaces, Personality, Process,
 };
 use crate::store::{NixDir, PathInfo, Slot};
 use crate::tunnel::SandboxPath;
@@ -150,7 +150,6 @@ impl Room<'_> {
                 .collect(),
             directory: PathBuf::from(BUILD_DIR),
             identity: self.identity(),
-            stdin: Stdin::Null,
             output,
             personality: program.personality,
             filter: program.filter,
@@ -162,7 +161,7 @@ impl Room<'_> {
                 None
             }
         };
-        crate::sandbox::spawn(cage.as_ref(), &process).map_err(RoomError::Start)
+        crate::sandbox::spawn(cage.as_ref(), process).map_err(RoomError::Start)
     }
 
     fn identity(&self) -> Identity {

@@ -261,7 +261,6 @@ fn exec(container: &Container) -> Result<Child, sandbox::Error> {
             .collect(),
         directory: container.directory.clone(),
         identity: sandbox::Identity::Same,
-        stdin: sandbox::Stdin::Null,
         output: std::io::stderr()
             .as_fd()
             .try_clone_to_owned()
@@ -269,13 +268,10 @@ fn exec(container: &Container) -> Result<Child, sandbox::Error> {
                 program: container.arguments[0].clone(),
                 source,
             })?,
-        personality: sandbox::Personality {
-            linux32: sandbox::Linux32::No,
-            addresses: sandbox::Addresses::Randomized,
-        },
+        personality: sandbox::Personality { linux32: false },
         filter: sandbox::Filter::None,
     };
-    sandbox::spawn(Some(&container.cage), &process)
+    sandbox::spawn(Some(&container.cage), process)
 }
 
 fn text(error: &dyn std::error::Error) -> String {
