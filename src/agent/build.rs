@@ -17,12 +17,12 @@ use crate::agent::link::Lost;
 use crate::agent::outputs::Collect;
 use crate::agent::room::{self, BUILD_DIR, Network, Program, Room, RoomError, SlotDirs};
 use crate::agent::watch::{End, Limits, Watch, WatchError};
-use crate::agent::{Agent, Shape};
+use crate::agent::{Agent, Shape, end};
 use crate::event::Failure;
 use crate::nix::StorePath;
 use crate::nix::derivation::{self, Kvm, Level, Parsed, Recipe, Systems};
 use crate::sandbox::{self, Exit, Filter, Personality};
-use crate::store::attempts::{self, Durability};
+use crate::store::attempts::{self, Durability, Kind, Running};
 use crate::store::logs::LogWriter;
 use crate::store::{PathInfo, Slot};
 use crate::tunnel::{BuildJob, BuildResult, FromAgent, MachineError};
@@ -88,7 +88,7 @@ impl Agent {
         });
         if wanted_are_valid {
             let outputs = self.facts_of(&valid)?;
-            locks.release();
+            locks.release().map_err(machine)?;
             return Ok(BuildResult::AlreadyValid { outputs });
         }
         let closure = self.input_closure(&drv)?;
@@ -97,8 +97,8 @@ impl Agent {
         }
         let attempt = self.begin(job)?;
         let result = self.attempt(job, &recipe, &closure, &valid);
-        attempt.end(&describe(&result)).map_err(machine)?;
-        locks.release();
+        attempt.end(end(describe(&result), exit_code(&result))).map_err(machine)?;
+        locks.release().map_err(machine)?;
         result
     }
 
@@ -131,9 +131,9 @@ impl Agent {
         let drv = &parsed.derivation;
         let mut roots: BTreeSet<StorePath> = drv.input_sources().clone();
         for (input, wanted) in drv.input_derivations() {
-            let declared = self.store.derivation_outputs(input).map_err(machine)?;
+            let declared = self.declared_outputs(input)?;
             for name in wanted.outputs() {
-                let Some(path) = declared.get(name) else {
+                let Some(Some(path)) = declared.get(name) else {
                     let missing = input.clone();
                     return Err(Stop::Result(BuildResult::StoreLost { missing }));
                 };
@@ -141,6 +141,16 @@ impl Agent {
             }
         }
         self.closure_or_lost(&roots)
+    }
+
+    fn declared_outputs(
+        &self,
+        drv: &StorePath,
+    ) -> Result<BTreeMap<String, Option<StorePath>>, Stop> {
+        let Ok(bytes) = fs_err::read(self.store.dir().real(drv)) else {
+            return Err(Stop::Result(BuildResult::StoreLost { missing: drv.clone() }));
+        };
+        Ok(derivation::decode(drv, &bytes).map_err(machine)?.outputs)
     }
 
     fn closure_or_lost(
@@ -168,19 +178,13 @@ impl Agent {
             .collect())
     }
 
-    fn begin(&mut self, job: &BuildJob) -> Result<Attempt, Stop> {
-        let attempt = Attempt::begin(
-            self.store.dir(),
-            "build",
-            &job.drv.to_string(),
-            &job.run,
-            Durability::Lazy,
-        )
-        .map_err(machine)?;
-        self.link.say(&FromAgent::Started {
-            attempt: attempt.id().to_owned(),
-        })?;
-        Ok(attempt)
+    fn begin(&mut self, job: &BuildJob) -> Result<Running, Stop> {
+        let attempt = self.next_attempt(Kind::Build, &job.drv.to_string(), &job.run);
+        let id = attempt.id.clone();
+        let running =
+            attempts::begin(self.store.dir(), attempt, Durability::Lazy).map_err(machine)?;
+        self.link.say(&FromAgent::Started { attempt: id })?;
+        Ok(running)
     }
 
     fn slot(&mut self, number: Option<u32>) -> Result<SlotDirs, Stop> {
@@ -333,14 +337,7 @@ impl Agent {
 }
 
 fn personality(wanted: derivation::Personality) -> Personality {
-    let linux32 = match wanted {
-        derivation::Personality::Native => Linux32::No,
-        derivation::Personality::Linux32 => Linux32::Yes,
-    };
-    Personality {
-        linux32,
-        addresses: Addresses::Fixed,
-    }
+    Personality { linux32: wanted == derivation::Personality::Linux32 }
 }
 
 /// Why nothing more can be said of a process in a room.
@@ -371,6 +368,16 @@ impl From<crate::agent::outputs::Rejected> for Stop {
             Rejected::Output(failure) => failed(failure),
             Rejected::Machine(error) => Self::Machine(error),
         }
+    }
+}
+
+fn exit_code(result: &Result<BuildResult, Stop>) -> Option<i32> {
+    match result {
+        Ok(BuildResult::Built { .. }) => Some(0),
+        Err(Stop::Result(BuildResult::Failed { failure: Failure::ExitCode { code, .. } })) => {
+            Some(*code)
+        }
+        _ => None,
     }
 }
 

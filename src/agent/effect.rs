@@ -10,12 +10,12 @@ use crate::agent::build::Interrupted;
 use crate::agent::link::Lost;
 use crate::agent::room::{BUILD_DIR, Network, Program, Room, SlotDirs, base_name};
 use crate::agent::watch::{End, Limits};
-use crate::agent::{Agent, SECRETS, Shape};
+use crate::agent::{Agent, SECRETS, Shape, end};
 use crate::event::Failure;
 use crate::nix::StorePath;
 use crate::sandbox::{Exit, Filter, Personality};
 use crate::store::Slot;
-use crate::store::attempts::{self, Durability};
+use crate::store::attempts::{self, Durability, Kind};
 use crate::tunnel::{EffectJob, EffectResult, FromAgent, MachineError};
 
 impl Agent {
@@ -34,19 +34,11 @@ impl Agent {
         }
         // The attempt is on disk before the first side effect can happen: whoever finds no end
         // to it later knows that it may have happened.
-        let attempt = Attempt::begin(
-            self.store.dir(),
-            "effect",
-            &job.name,
-            &job.run,
-            Durability::Synced,
-        )
-        .map_err(|error| Interrupted::machine(&error))?;
-        self.link
-            .say(&FromAgent::Started {
-                attempt: attempt.id().to_owned(),
-            })
-            .map_err(Interrupted::Lost)?;
+        let attempt = self.next_attempt(Kind::Effect, &job.name, &job.run);
+        let id = attempt.id.clone();
+        let running = attempts::begin(self.store.dir(), attempt, Durability::Synced)
+            .map_err(|error| Interrupted::machine(&error))?;
+        self.link.say(&FromAgent::Started { attempt: id }).map_err(Interrupted::Lost)?;
         let result = self.run_effect(job);
         let text = match &result {
             Ok(EffectResult::Succeeded) => "succeeded".to_owned(),
@@ -56,9 +48,12 @@ impl Agent {
             Err(Interrupted::Machine(error)) => format!("machine failed: {error}"),
             Err(Interrupted::Lost(lost)) => format!("killed with its lifeline: {lost}"),
         };
-        attempt
-            .end(&text)
-            .map_err(|error| Interrupted::machine(&error))?;
+        let code = match &result {
+            Ok(EffectResult::Succeeded) => Some(0),
+            Ok(EffectResult::Failed { failure: Failure::ExitCode { code, .. } }) => Some(*code),
+            _ => None,
+        };
+        running.end(end(text, code)).map_err(|error| Interrupted::machine(&error))?;
         result
     }
 

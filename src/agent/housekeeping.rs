@@ -143,7 +143,7 @@ impl Agent {
         let mut data = Data::new(&mut self.link);
         if services.broken.is_none() {
             let importer = services.importer.get_or_insert_with(Importer::default);
-            if let Err(error) = importer.add(&mut self.store, header.into(), &mut data) {
+            if let Err(error) = importer.add(&self.store, described(header), &mut data) {
                 services.broken = Some(MachineError::of(&error));
             }
         }
@@ -166,4 +166,9 @@ impl Agent {
         };
         Ok(FromAgent::Imported { paths, bytes })
     }
+}
+
+fn described(header: ImportHeader) -> store::ImportHeader {
+    let ImportHeader { path, references, deriver, ca, nar_hash } = header;
+    store::ImportHeader { path, references, deriver, ca, nar_hash }
 }

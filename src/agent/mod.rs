@@ -25,7 +25,9 @@ pub mod users;
 pub mod watch;
 
 use std::path::{Path, PathBuf};
+use std::time::{SystemTime, UNIX_EPOCH};
 
+use crate::store::attempts::{Attempt, End, Kind};
 use crate::store::{NixDir, Store};
 use crate::tunnel::{self, FromAgent, MachineError, ToAgent};
 use link::{Link, Lost};
@@ -133,6 +135,21 @@ pub struct Agent {
     pub users: Users,
     /// The slot this agent builds in, once it has one.
     pub slot: Option<crate::store::Slot>,
+    /// The op's nonce, which begins the ids of its attempts.
+    pub nonce: String,
+    /// How many attempts it has begun.
+    pub attempts: u32,
+}
+
+/// Describes the end of an attempt, now.
+pub(crate) fn end(outcome: String, exit: Option<i32>) -> End {
+    End { outcome, exit, ended: now() }
+}
+
+/// Milliseconds since the epoch; 0 for a clock before it.
+fn now() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
 }
 
 /// Does what an op orders; returns the exit code of its process.
@@ -156,13 +173,9 @@ pub fn run(orders: &Orders) -> i32 {
         }
     };
     let users = Users::read(orders.users.as_deref());
-    let mut agent = Agent {
-        link,
-        store,
-        shape: orders.shape,
-        users,
-        slot: None,
-    };
+    let nonce = orders.nonce.clone();
+    let mut agent =
+        Agent { link, store, shape: orders.shape, users, slot: None, nonce, attempts: 0 };
     match agent.greet(orders).and_then(|()| agent.serve(orders.task)) {
         Ok(()) => exit::DONE,
         Err(_) => exit::LOST,
@@ -183,6 +196,19 @@ impl Agent {
             _ => Err(Lost::OutOfPlace {
                 what: "no welcome of this version",
             }),
+        }
+    }
+
+    /// Describes the beginning of an attempt, now.
+    pub(crate) fn next_attempt(&mut self, kind: Kind, node: &str, run: &str) -> Attempt {
+        self.attempts += 1;
+        Attempt {
+            id: format!("{}-{}", self.nonce, self.attempts),
+            node: node.to_owned(),
+            kind,
+            run: run.to_owned(),
+            pid: std::process::id(),
+            started: now(),
         }
     }
 

@@ -9,7 +9,8 @@ use crate::agent::users::BuildUser;
 use crate::event::Failure;
 use crate::nix::derivation::Recipe;
 use crate::nix::{CAHash, ContentAddressMethod, NixHash, NixHasher, StoreDir, StorePath};
-use crate::store::tree::{self, CanonicaliseError, Examined, InodesSeen};
+use crate::nix::refscan::Examined;
+use crate::store::tree::{self, InodesSeen};
 use crate::store::{PathInfo, Registration, Store};
 use crate::tunnel::MachineError;
 
@@ -95,11 +96,8 @@ impl Collect<'_> {
         for (name, output) in wanted {
             let place = self.slot.store.join(output.path.to_basename());
             let owner = user.separate.then_some(user.uid);
-            tree::canonicalise(&place, owner, &mut seen).map_err(|error| match error {
-                CanonicaliseError::Machine { .. } => machine(error),
-                other => bad(crate::tunnel::MachineError::of(&other).text),
-            })?;
-            let examined = tree::examine(&place, &candidates).map_err(machine)?;
+            tree::canonicalise(&place, owner, &mut seen).map_err(rejected)?;
+            let examined = tree::examine(&place, &candidates).map_err(rejected)?;
             let path = output.path.clone();
             outputs.push(Output {
                 name: name.as_str(),
@@ -157,7 +155,9 @@ impl Collect<'_> {
                 )));
             }
             let got = content_hash(expected, output)?;
-            let actual = CAHash::from_parts(expected.method(), got.clone()).map_err(machine)?;
+            let actual =
+                CAHash::from_parts(expected.method(), got.algorithm(), got.digest_as_bytes())
+                    .map_err(machine)?;
             output.ca = Some(actual.to_nix_string());
             if got != expected.hash() {
                 mismatch = Some(Failure::HashMismatch {
@@ -226,25 +226,31 @@ impl Collect<'_> {
                 continue;
             }
             tree::sync(&output.place).map_err(machine)?;
-            store.delete_invalid(&output.path).map_err(machine)?;
-            store
-                .publish(&output.place, &output.path)
-                .map_err(machine)?;
+            store.place(&output.place, &output.path).map_err(machine)?;
             registrations.push(Registration {
-                info: PathInfo {
-                    path: output.path.clone(),
-                    nar_hash: output.examined.nar_hash,
-                    nar_size: output.examined.nar_size,
-                    references: output.examined.references.clone(),
-                    deriver: Some(self.drv.clone()),
-                    ca: output.ca.clone(),
-                    ultimate: true,
-                    signatures: Vec::new(),
-                },
+                path: output.path.clone(),
+                nar_hash: output.examined.nar_hash,
+                nar_size: output.examined.nar_size,
+                references: output.examined.references.clone(),
+                deriver: Some(self.drv.clone()),
+                ca: output.ca.clone(),
+                ultimate: true,
+                signatures: Vec::new(),
                 derivation_outputs: Vec::new(),
             });
         }
+        store.sync_directory().map_err(machine)?;
         store.register(&registrations).map_err(machine)
+    }
+}
+
+/// What a builder left that no store takes is the derivation's fault, the rest the machine's.
+fn rejected(error: tree::Error) -> Rejected {
+    match error {
+        tree::Error::Type { .. } | tree::Error::Ownership { .. } | tree::Error::Depth { .. } => {
+            bad(error.to_string())
+        }
+        error => machine(error),
     }
 }
 

@@ -249,7 +249,7 @@ impl<'a, 's> Conductor<'a, 's> {
     /// Returns the closure of a build's inputs that mounts can bring.
     fn input_closure(&mut self, node: NodeIndex, parsed: &Parsed) -> Result<Vec<StorePath>, Error> {
         let mut roots: BTreeSet<StorePath> = parsed.derivation.input_sources().clone();
-        for input in &self.planned.graph.node(node).inputs {
+        for input in self.planned.graph.node(node).inputs() {
             let outputs = &self.planned.graph.node(input.node).parsed.outputs;
             roots.extend(
                 input

@@ -278,7 +278,7 @@ fn read_graph(
         dirs: &options.sources,
     };
     let roots: BTreeSet<StorePath> = all.iter().map(|wanted| wanted.drv.clone()).collect();
-    let threads = std::thread::available_parallelism().map_or(2, std::num::NonZero::get);
+    let threads = std::thread::available_parallelism().unwrap_or(std::num::NonZero::<usize>::MIN);
     let closure = closure::load(&roots, &files, threads).map_err(Error::Closure)?;
     Graph::new(&closure, &all).map_err(Error::Graph)
 }
