@@ -51,11 +51,16 @@ impl Scanner {
         };
         for path in candidates {
             let name = path.to_basename();
-            let hash_part: [u8; LENGTH] =
-                name.as_bytes()[..LENGTH].try_into().expect("a base name begins with a hash part");
+            let hash_part: [u8; LENGTH] = name.as_bytes()[..LENGTH]
+                .try_into()
+                .expect("a base name begins with a hash part");
             let bit = filter_bit(&hash_part);
             scanner.filter[bit / 64] |= 1 << (bit % 64);
-            scanner.candidates.entry(hash_part).or_default().push(path.clone());
+            scanner
+                .candidates
+                .entry(hash_part)
+                .or_default()
+                .push(path.clone());
         }
         scanner
     }
@@ -140,7 +145,11 @@ pub struct Examiner {
 impl Examiner {
     /// Scans for these candidates.
     pub fn new<'a>(candidates: impl IntoIterator<Item = &'a StorePath>) -> Self {
-        Self { hash: Sha256::new(), size: 0, scanner: Scanner::new(candidates) }
+        Self {
+            hash: Sha256::new(),
+            size: 0,
+            scanner: Scanner::new(candidates),
+        }
     }
 
     /// Returns the result.
@@ -190,7 +199,11 @@ mod tests {
         for piece in pieces {
             scanner.feed(piece);
         }
-        scanner.finish().iter().map(|path| path.to_basename()[..LENGTH].to_owned()).collect()
+        scanner
+            .finish()
+            .iter()
+            .map(|path| path.to_basename()[..LENGTH].to_owned())
+            .collect()
     }
 
     #[test]
@@ -217,10 +230,8 @@ mod tests {
 
     #[test]
     fn the_archive_with_references_over_a_boundary_gives_nix_s_answer() {
-        let manifest: serde_json::Value = serde_json::from_slice(include_bytes!(
-            "../../tests/vectors/manifest.json"
-        ))
-        .unwrap();
+        let manifest: serde_json::Value =
+            serde_json::from_slice(include_bytes!("../../tests/vectors/manifest.json")).unwrap();
         let outputs: Vec<_> = manifest["derivations"]
             .as_array()
             .unwrap()
@@ -236,7 +247,8 @@ mod tests {
             .collect();
         for output in outputs {
             let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/vectors/nar/");
-            let bytes = fs_err::read(format!("{folder}{}", output["nar"].as_str().unwrap())).unwrap();
+            let bytes =
+                fs_err::read(format!("{folder}{}", output["nar"].as_str().unwrap())).unwrap();
             let expected: BTreeSet<StorePath> = output["references"]
                 .as_array()
                 .unwrap()
@@ -247,9 +259,9 @@ mod tests {
             for piece in bytes.chunks(4096) {
                 io::Write::write_all(&mut examiner, piece).unwrap();
             }
-            let examined = examiner.finish();
-            assert!(examined.references.is_superset(&expected), "{output}");
-            assert_eq!(examined.nar_size, output["narSize"].as_u64().unwrap());
+            let result = examiner.finish();
+            assert!(result.references.is_superset(&expected), "{output}");
+            assert_eq!(result.nar_size, output["narSize"].as_u64().unwrap());
         }
     }
 

@@ -112,7 +112,11 @@ pub fn begin(dir: &NixDir, attempt: Attempt, durability: Durability) -> Result<R
     let folder = dir.attempts();
     fs_err::create_dir_all(&folder)?;
     let lock = write(&folder, &attempt, None, durability)?;
-    Ok(Running { folder, attempt, _lock: lock })
+    Ok(Running {
+        folder,
+        attempt,
+        _lock: lock,
+    })
 }
 
 impl Running {
@@ -140,9 +144,15 @@ fn write(
     durability: Durability,
 ) -> Result<std::fs::File, Error> {
     let place = place(folder, &attempt.id)?;
-    let record = File { version: VERSION, attempt: attempt.clone(), end };
-    let mut text = serde_json::to_vec(&record)
-        .map_err(|source| Error::Record { path: place.clone(), source })?;
+    let record = File {
+        version: VERSION,
+        attempt: attempt.clone(),
+        end,
+    };
+    let mut text = serde_json::to_vec(&record).map_err(|source| Error::Record {
+        path: place.clone(),
+        source,
+    })?;
     text.push(b'\n');
     let mut file = tempfile::Builder::new()
         .permissions(std::fs::Permissions::from_mode(0o644))
@@ -177,8 +187,13 @@ fn read_file(path: &Path) -> Result<Option<Record>, Error> {
             Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
             other => other?,
         };
-        let record: File = serde_json::from_reader(std::io::BufReader::new(&file))
-            .map_err(|source| Error::Record { path: path.to_owned(), source })?;
+        let record: File =
+            serde_json::from_reader(std::io::BufReader::new(&file)).map_err(|source| {
+                Error::Record {
+                    path: path.to_owned(),
+                    source,
+                }
+            })?;
         let standing = match record.end {
             Some(end) => Standing::Ended(end),
             None if !try_flock(&file, FlockOperation::NonBlockingLockShared)? => Standing::Running,
@@ -186,7 +201,10 @@ fn read_file(path: &Path) -> Result<Option<Record>, Error> {
             None if !super::locks::is_current(&file)? => continue,
             None => Standing::Unknown,
         };
-        return Ok(Some(Record { attempt: record.attempt, standing }));
+        return Ok(Some(Record {
+            attempt: record.attempt,
+            standing,
+        }));
     }
 }
 
@@ -200,12 +218,18 @@ pub fn list(dir: &NixDir) -> Result<Vec<Record>, Error> {
     };
     for entry in entries {
         let path = entry?.path();
-        if path.extension().is_some_and(|extension| extension == "json") {
+        if path
+            .extension()
+            .is_some_and(|extension| extension == "json")
+        {
             records.extend(read_file(&path).unwrap_or_default());
         }
     }
     records.sort_by(|a, b| {
-        b.attempt.started.cmp(&a.attempt.started).then_with(|| a.attempt.id.cmp(&b.attempt.id))
+        b.attempt
+            .started
+            .cmp(&a.attempt.started)
+            .then_with(|| a.attempt.id.cmp(&b.attempt.id))
     });
     Ok(records)
 }

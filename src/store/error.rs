@@ -189,6 +189,10 @@ impl Error {
         what: &'static str,
         path: &Path,
     ) -> impl FnOnce(rustix::io::Errno) -> Self {
-        move |source| Self::System { what, path: path.to_owned(), source }
+        move |source| Self::System {
+            what,
+            path: path.to_owned(),
+            source,
+        }
     }
 }

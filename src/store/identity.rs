@@ -40,7 +40,9 @@ impl Identity {
             Err(error) if error.error.kind() == io::ErrorKind::AlreadyExists => {}
             Err(error) => return Err(error.error.into()),
         }
-        Self::read(dir)?.ok_or_else(|| Error::Missing { dir: dir.path().to_owned() })
+        Self::read(dir)?.ok_or_else(|| Error::Missing {
+            dir: dir.path().to_owned(),
+        })
     }
 
     /// The identity for a reader: a store that was never opened for writing by this program is
@@ -50,7 +52,10 @@ impl Identity {
             return Ok(identity);
         }
         let name = of_place("", &dir.store())?;
-        Ok(Self { store: name.clone(), instance: name })
+        Ok(Self {
+            store: name.clone(),
+            instance: name,
+        })
     }
 
     fn read(dir: &NixDir) -> Result<Option<Self>, Error> {
@@ -60,19 +65,27 @@ impl Identity {
             other => other?,
         };
         let lines: Vec<&str> = text.lines().collect();
-        let [store, seed] = lines[..] else { return Err(bad(&path)) };
+        let [store, seed] = lines[..] else {
+            return Err(bad(&path));
+        };
         let is_id =
             |text: &str| text.len() == 32 && text.bytes().all(|byte| byte.is_ascii_hexdigit());
         if !is_id(store) || !is_id(seed) {
             return Err(bad(&path));
         }
         let instance = of_place(seed, &dir.pontoon())?;
-        Ok(Some(Self { store: store.to_owned(), instance }))
+        Ok(Some(Self {
+            store: store.to_owned(),
+            instance,
+        }))
     }
 }
 
 fn bad(path: &Path) -> Error {
-    Error::Name { what: "store", name: path.display().to_string() }
+    Error::Name {
+        what: "store",
+        name: path.display().to_string(),
+    }
 }
 
 fn of_place(seed: &str, folder: &Path) -> Result<String, Error> {
@@ -91,8 +104,10 @@ pub(super) fn random() -> Result<String, Error> {
 /// Lower-case hexadecimal.
 pub(super) fn hex(bytes: &[u8]) -> String {
     use std::fmt::Write;
-    bytes.iter().fold(String::with_capacity(bytes.len() * 2), |mut text, byte| {
-        write!(text, "{byte:02x}").expect("a string takes everything");
-        text
-    })
+    bytes
+        .iter()
+        .fold(String::with_capacity(bytes.len() * 2), |mut text, byte| {
+            write!(text, "{byte:02x}").expect("a string takes everything");
+            text
+        })
 }

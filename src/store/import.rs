@@ -18,6 +18,9 @@ use crate::nix::{CAHash, Derivation, HashAlgorithm, NixHash, NixHasher, StoreDir
 
 /// The most paths that are locked and registered together: each costs an open file.
 const PIECE: usize = 2048;
+/// Beyond so many paths one call for the whole file system is cheaper, though it also waits for
+/// what others have written.
+const FEW: usize = 64;
 
 /// What is said of a path before its NAR follows.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -40,6 +43,8 @@ pub struct ImportHeader {
 #[derive(Default)]
 pub struct Importer {
     pending: BTreeMap<StorePath, Pending>,
+    /// Sets the interim names of one importer apart from all others'.
+    tag: String,
 }
 
 struct Pending {
@@ -67,12 +72,21 @@ impl Importer {
             return Ok(());
         }
         let basename = header.path.to_basename();
-        let interim = format!("{}-pontoon-import-{}", &basename[..32], random()?);
+        if self.tag.is_empty() {
+            self.tag = random()?;
+        }
+        let interim = format!("{}-pontoon-import-{}", &basename[..32], self.tag);
         let place = store.dir().store().join(interim);
         match check(header, &place, nar) {
             Ok(registration) => {
                 let path = registration.path.clone();
-                self.pending.insert(path, Pending { registration, place });
+                self.pending.insert(
+                    path,
+                    Pending {
+                        registration,
+                        place,
+                    },
+                );
                 Ok(())
             }
             Err(error) => {
@@ -102,10 +116,13 @@ impl Importer {
     }
 
     fn sync(&self, store: &Store) -> Result<(), Error> {
-        match self.pending.values().next() {
-            Some(only) if self.pending.len() == 1 => Ok(tree::sync(&only.place)?),
-            _ => Ok(tree::sync_file_system(&store.dir().store())?),
+        if self.pending.len() > FEW {
+            return Ok(tree::sync_file_system(&store.dir().store())?);
         }
+        for pending in self.pending.values() {
+            tree::sync(&pending.place)?;
+        }
+        Ok(())
     }
 
     fn register(&mut self, store: &Store, paths: &[StorePath]) -> Result<usize, Error> {
@@ -113,9 +130,17 @@ impl Importer {
         let valid = store.valid(paths)?;
         let mut registrations = Vec::with_capacity(paths.len());
         for path in paths.iter().filter(|path| !valid.contains(*path)) {
-            let pending = self.pending.get(path).expect("the order is of what is pending");
+            let pending = self
+                .pending
+                .get(path)
+                .expect("the order is of what is pending");
             store.place(&pending.place, path)?;
-            registrations.push(self.pending.remove(path).expect("it was there").registration);
+            registrations.push(
+                self.pending
+                    .remove(path)
+                    .expect("it was there")
+                    .registration,
+            );
         }
         store.sync_directory()?;
         store.register(&registrations)?;
@@ -155,15 +180,20 @@ impl Importer {
         open: &mut BTreeSet<&'a StorePath>,
         stack: &mut Vec<(&'a StorePath, Vec<&'a StorePath>)>,
     ) -> Result<(), Error> {
-        let Some(pending) = self.pending.get(path) else { return Ok(()) };
+        let Some(pending) = self.pending.get(path) else {
+            return Ok(());
+        };
         if done.contains(path) {
             return Ok(());
         }
         if !open.insert(path) {
             return Err(Error::Cycle { path: path.clone() });
         }
-        let references =
-            pending.registration.references.iter().filter(|reference| *reference != path);
+        let references = pending
+            .registration
+            .references
+            .iter()
+            .filter(|reference| *reference != path);
         stack.push((path, references.collect()));
         Ok(())
     }
@@ -190,13 +220,26 @@ fn check(header: ImportHeader, place: &Path, nar: impl Read) -> Result<Registrat
     let restored = tree::restore(nar, place)?;
     let found = hex(&restored.nar_hash);
     if !found.eq_ignore_ascii_case(&header.nar_hash) {
-        return Err(Error::Hash { path: header.path, expected: header.nar_hash, found });
+        return Err(Error::Hash {
+            path: header.path,
+            expected: header.nar_hash,
+            found,
+        });
     }
     let mut ca = header.ca;
     if let Some(text) = &ca
-        && !has_address(&header.path, &header.references, text, place, restored.nar_hash)?
+        && !has_address(
+            &header.path,
+            &header.references,
+            text,
+            place,
+            restored.nar_hash,
+        )?
     {
-        return Err(Error::ContentAddress { path: header.path, ca: text.clone() });
+        return Err(Error::ContentAddress {
+            path: header.path,
+            ca: text.clone(),
+        });
     }
     let mut derivation_outputs = Vec::new();
     // What has another address merely has the name, and need not be a derivation.
@@ -206,10 +249,22 @@ fn check(header: ImportHeader, place: &Path, nar: impl Read) -> Result<Registrat
             derivation_outputs = outputs(&header.path, &bytes)?;
             text_address(&bytes)
         } else {
-            return Err(Error::ContentAddress { path: header.path, ca: "text:".to_owned() });
+            return Err(Error::ContentAddress {
+                path: header.path,
+                ca: "text:".to_owned(),
+            });
         };
-        if !has_address(&header.path, &header.references, &text, place, restored.nar_hash)? {
-            return Err(Error::ContentAddress { path: header.path, ca: text });
+        if !has_address(
+            &header.path,
+            &header.references,
+            &text,
+            place,
+            restored.nar_hash,
+        )? {
+            return Err(Error::ContentAddress {
+                path: header.path,
+                ca: text,
+            });
         }
         ca = Some(text);
     }
@@ -243,7 +298,9 @@ fn outputs(path: &StorePath, bytes: &[u8]) -> Result<Vec<(String, StorePath)>, E
         Derivation::from_aterm_bytes(bytes, name).map_err(|error| bad(Box::new(error)))?;
     let mut outputs = Vec::new();
     for (output_name, output) in derivation.outputs() {
-        let known = output.path(name, output_name).map_err(|error| bad(Box::new(error)))?;
+        let known = output
+            .path(name, output_name)
+            .map_err(|error| bad(Box::new(error)))?;
         outputs.extend(known.map(|known| (output_name.clone(), known)));
     }
     Ok(outputs)
@@ -260,11 +317,12 @@ fn has_address(
     place: &Path,
     nar_hash: [u8; 32],
 ) -> Result<bool, Error> {
-    let Ok(address) = CAHash::parse(text) else { return Ok(false) };
+    let Ok(address) = CAHash::parse(text) else {
+        return Ok(false);
+    };
     let refers_to_itself = references.contains(path);
     let others = references.iter().filter(|reference| *reference != path);
-    let built =
-        StoreDir::default().build_ca_path(path.name(), &address, others, refers_to_itself);
+    let built = StoreDir::default().build_ca_path(path.name(), &address, others, refers_to_itself);
     if built.ok().as_ref() != Some(path) {
         return Ok(false);
     }

@@ -38,7 +38,10 @@ impl Layout {
         refuse_symlinks(dir)?;
         make(dir).map_err(|source| match source.kind() {
             io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem => {
-                Error::NotWritable { dir: dir.path().to_owned(), source }
+                Error::NotWritable {
+                    dir: dir.path().to_owned(),
+                    source,
+                }
             }
             _ => Error::Io(source),
         })?;
@@ -50,7 +53,10 @@ impl Layout {
             .truncate(false)
             .mode(0o600)
             .open(path)
-            .map_err(|source| Error::NotWritable { dir: dir.path().to_owned(), source })?;
+            .map_err(|source| Error::NotWritable {
+                dir: dir.path().to_owned(),
+                source,
+            })?;
         flock(&big_lock, FlockOperation::LockShared)?;
         let schema = read_schema(dir)?;
         Ok(Self { big_lock, schema })
@@ -67,7 +73,9 @@ pub fn check_existing(dir: &NixDir) -> Result<Option<fs_err::File>, Error> {
     }
     match read_schema(dir)? {
         Schema::Present => Ok(lock),
-        Schema::Missing => Err(Error::Missing { dir: dir.path().to_owned() }),
+        Schema::Missing => Err(Error::Missing {
+            dir: dir.path().to_owned(),
+        }),
     }
 }
 
@@ -96,15 +104,21 @@ pub fn write_whole(folder: &Path, name: &str, bytes: &[u8], mode: u32) -> io::Re
         .tempfile_in(folder)?;
     file.write_all(bytes)?;
     file.as_file().sync_all()?;
-    file.persist(folder.join(name)).map_err(|error| error.error)?;
+    file.persist(folder.join(name))
+        .map_err(|error| error.error)?;
     fs_err::File::open(folder)?.sync_all()
 }
 
 fn refuse_symlinks(dir: &NixDir) -> Result<(), Error> {
     let store = std::path::absolute(dir.store())?;
     for path in store.ancestors() {
-        if path.symlink_metadata().is_ok_and(|metadata| metadata.is_symlink()) {
-            return Err(Error::Symlink { path: path.to_owned() });
+        if path
+            .symlink_metadata()
+            .is_ok_and(|metadata| metadata.is_symlink())
+        {
+            return Err(Error::Symlink {
+                path: path.to_owned(),
+            });
         }
     }
     Ok(())
@@ -135,7 +149,10 @@ fn make(dir: &NixDir) -> io::Result<()> {
     }
     if !gcroots_existed {
         // Relative: this directory has another absolute name inside a container.
-        tolerate(fs_err::os::unix::fs::symlink("../profiles", dir.gcroots().join("profiles")))?;
+        tolerate(fs_err::os::unix::fs::symlink(
+            "../profiles",
+            dir.gcroots().join("profiles"),
+        ))?;
     }
     make_reserved(&dir.db().join("reserved"))?;
     make_directory(&last)
@@ -161,7 +178,10 @@ fn make_directory(path: &Path) -> io::Result<()> {
     if path.is_dir() {
         return Ok(());
     }
-    if let Some(parent) = path.parent().filter(|parent| !parent.as_os_str().is_empty()) {
+    if let Some(parent) = path
+        .parent()
+        .filter(|parent| !parent.as_os_str().is_empty())
+    {
         make_directory(parent)?;
     }
     match std::fs::DirBuilder::new().mode(0o755).create(path) {
@@ -180,7 +200,10 @@ fn make_store_directory(path: &Path) -> io::Result<()> {
         return Ok(());
     }
     make_directory(path)?;
-    let group = rustix::process::geteuid().is_root().then(build_group).flatten();
+    let group = rustix::process::geteuid()
+        .is_root()
+        .then(build_group)
+        .flatten();
     if let Some(group) = group {
         let owner = fs_err::symlink_metadata(path)?.uid();
         fs_err::os::unix::fs::chown(path, Some(owner), Some(group))?;

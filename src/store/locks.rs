@@ -33,9 +33,11 @@ pub(super) fn try_flock(file: &fs_err::File, operation: FlockOperation) -> Resul
     match rustix::fs::flock(file, operation) {
         Ok(()) => Ok(true),
         Err(Errno::WOULDBLOCK | Errno::INTR) => Ok(false),
-        Err(source) => {
-            Err(Error::System { what: "lock", path: file.path().to_owned(), source })
-        }
+        Err(source) => Err(Error::System {
+            what: "lock",
+            path: file.path().to_owned(),
+            source,
+        }),
     }
 }
 
@@ -57,9 +59,11 @@ pub(super) fn is_current(file: &fs_err::File) -> Result<bool, Error> {
     match rustix::fs::statat(CWD, file.path(), AtFlags::SYMLINK_NOFOLLOW) {
         Ok(there) => Ok((ours.st_dev, ours.st_ino) == (there.st_dev, there.st_ino)),
         Err(Errno::NOENT) => Ok(false),
-        Err(source) => {
-            Err(Error::System { what: "look at", path: file.path().to_owned(), source })
-        }
+        Err(source) => Err(Error::System {
+            what: "look at",
+            path: file.path().to_owned(),
+            source,
+        }),
     }
 }
 
@@ -154,7 +158,10 @@ fn lock_places<'a>(
     paths: impl IntoIterator<Item = &'a StorePath>,
 ) -> BTreeSet<PathBuf> {
     let store = dir.store();
-    paths.into_iter().map(|path| store.join(format!("{}.lock", path.to_basename()))).collect()
+    paths
+        .into_iter()
+        .map(|path| store.join(format!("{}.lock", path.to_basename())))
+        .collect()
 }
 
 fn attempt(places: &BTreeSet<PathBuf>) -> Result<Result<OutputLocks, PathBuf>, Error> {

@@ -13,7 +13,10 @@ use crate::nix::StorePath;
 /// Where the log of a derivation is written.
 pub fn place(dir: &NixDir, drv: &StorePath) -> PathBuf {
     let name = drv.to_basename();
-    dir.logs().join("drvs").join(&name[..2]).join(format!("{}.bz2", &name[2..]))
+    dir.logs()
+        .join("drvs")
+        .join(&name[..2])
+        .join(format!("{}.bz2", &name[2..]))
 }
 
 /// Writes one build's log, raw bytes.
@@ -33,7 +36,10 @@ impl LogWriter {
             fs_err::create_dir_all(parent)?;
         }
         let file = fs_err::File::create(&place)?;
-        Ok(Self { encoder: BzEncoder::new(file, Compression::best()), place })
+        Ok(Self {
+            encoder: BzEncoder::new(file, Compression::best()),
+            place,
+        })
     }
 
     /// Where the log is.

@@ -38,7 +38,6 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use crate::nix::StorePath;
 use database::Database;
 pub use database::{PathInfo, Registration};
 pub use error::Error;
@@ -49,6 +48,8 @@ pub use locks::{GcLock, OutputLocks};
 pub use roots::Roots;
 pub use slots::Slot;
 use temp_roots::TempRoots;
+
+use crate::nix::StorePath;
 
 /// The physical directory whose logical place is `/nix`.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -141,7 +142,7 @@ enum Access {
 }
 
 /// How long another process may hold the database before that is an error: Nix's own hour.
-pub const PATIENCE: Duration = Duration::from_secs(3600);
+pub const PATIENCE: Duration = Duration::from_hours(1);
 
 impl Store {
     /// Opens a store for reading and writing, and creates it on first use as Nix does.
@@ -266,7 +267,10 @@ impl Store {
         if temp_roots.is_none() {
             *temp_roots = Some(TempRoots::create(&self.dir)?);
         }
-        temp_roots.as_mut().expect("made just now").add(&self.dir, paths)
+        temp_roots
+            .as_mut()
+            .expect("made just now")
+            .add(&self.dir, paths)
     }
 
     /// Keeps every collector out until the guard is dropped; waits for one that is at work.
@@ -277,7 +281,9 @@ impl Store {
     fn must_write(&self) -> Result<(), Error> {
         match self.access {
             Access::ReadWrite => Ok(()),
-            Access::ReadOnly => Err(Error::OpenedReadOnly { dir: self.dir.0.clone() }),
+            Access::ReadOnly => Err(Error::OpenedReadOnly {
+                dir: self.dir.0.clone(),
+            }),
         }
     }
 }

@@ -46,8 +46,14 @@ impl Store {
                 rustix::fs::rename(from, &place).map_err(Error::system("move", from))?;
                 set(&place, 0o555)?;
                 let times = Timestamps {
-                    last_access: Timespec { tv_sec: 0, tv_nsec: UTIME_OMIT },
-                    last_modification: Timespec { tv_sec: tree::MTIME, tv_nsec: 0 },
+                    last_access: Timespec {
+                        tv_sec: 0,
+                        tv_nsec: UTIME_OMIT,
+                    },
+                    last_modification: Timespec {
+                        tv_sec: tree::MTIME,
+                        tv_nsec: 0,
+                    },
                 };
                 rustix::fs::utimensat(CWD, &place, &times, AtFlags::SYMLINK_NOFOLLOW)
                     .map_err(Error::system("set the time of", &place))

@@ -71,8 +71,17 @@ pub(super) fn check_name(what: &'static str, name: &str) -> Result<(), Error> {
     let plain = !name.is_empty()
         && name.len() <= 128
         && !name.starts_with('.')
-        && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_.+".contains(&byte));
-    if plain { Ok(()) } else { Err(Error::Name { what, name: name.to_owned() }) }
+        && name
+            .bytes()
+            .all(|byte| byte.is_ascii_alphanumeric() || b"-_.+".contains(&byte));
+    if plain {
+        Ok(())
+    } else {
+        Err(Error::Name {
+            what,
+            name: name.to_owned(),
+        })
+    }
 }
 
 fn sweep(dir: &NixDir, own: &str) -> Result<(), Error> {
@@ -86,7 +95,9 @@ fn sweep(dir: &NixDir, own: &str) -> Result<(), Error> {
     for entry in entries {
         let entry = entry?;
         let name = entry.file_name();
-        let Some(run) = name.to_str().filter(|run| check_name("run", run).is_ok() && *run != own)
+        let Some(run) = name
+            .to_str()
+            .filter(|run| check_name("run", run).is_ok() && *run != own)
         else {
             continue;
         };

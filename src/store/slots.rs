@@ -40,7 +40,11 @@ impl Slot {
         if !try_flock(&lock, FlockOperation::NonBlockingLockExclusive)? {
             return Ok(None);
         }
-        let slot = Self { number, dir, _lock: lock };
+        let slot = Self {
+            number,
+            dir,
+            _lock: lock,
+        };
         slot.sweep()?;
         Ok(Some(slot))
     }
@@ -48,9 +52,11 @@ impl Slot {
     /// Makes the slot's directories empty, again.
     pub fn sweep(&self) -> Result<(), Error> {
         // A store directory belongs to its builders while they build: writable, but sticky.
-        for (folder, mode) in
-            [(self.store_dir(), 0o1775), (self.build_dir(), 0o755), (self.root_dir(), 0o755)]
-        {
+        for (folder, mode) in [
+            (self.store_dir(), 0o1775),
+            (self.build_dir(), 0o755),
+            (self.root_dir(), 0o755),
+        ] {
             make_empty(&folder, mode)?;
         }
         Ok(())
@@ -84,7 +90,10 @@ impl Slot {
 
 /// A directory that is there keeps its identity: another process may have it mounted.
 fn make_empty(folder: &Path, mode: u32) -> Result<(), Error> {
-    if folder.symlink_metadata().is_ok_and(|metadata| metadata.is_dir()) {
+    if folder
+        .symlink_metadata()
+        .is_ok_and(|metadata| metadata.is_dir())
+    {
         tree::remove_contents(folder)?;
     } else {
         tree::remove(folder)?;
@@ -96,5 +105,8 @@ fn make_empty(folder: &Path, mode: u32) -> Result<(), Error> {
         Some(rustix::process::getegid()),
     )
     .map_err(Error::system("change the owner of", folder))?;
-    Ok(fs_err::set_permissions(folder, std::fs::Permissions::from_mode(mode))?)
+    Ok(fs_err::set_permissions(
+        folder,
+        std::fs::Permissions::from_mode(mode),
+    )?)
 }

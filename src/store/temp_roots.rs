@@ -32,7 +32,9 @@ impl TempRoots {
     pub fn create(dir: &NixDir) -> Result<Self, Error> {
         let floor = pid_max();
         loop {
-            let path = dir.temproots().join(random_between(floor, END)?.to_string());
+            let path = dir
+                .temproots()
+                .join(random_between(floor, END)?.to_string());
             let options = fs_err::OpenOptions::new()
                 .read(true)
                 .append(true)
@@ -47,7 +49,10 @@ impl TempRoots {
             if try_flock(&file, FlockOperation::NonBlockingLockExclusive)?
                 && file.metadata()?.len() == 0
             {
-                return Ok(Self { file, held: HashSet::new() });
+                return Ok(Self {
+                    file,
+                    held: HashSet::new(),
+                });
             }
         }
     }
@@ -59,8 +64,11 @@ impl TempRoots {
         dir: &NixDir,
         paths: impl IntoIterator<Item = &'a StorePath>,
     ) -> Result<(), Error> {
-        let mut new: Vec<StorePath> =
-            paths.into_iter().filter(|path| !self.held.contains(path)).cloned().collect();
+        let mut new: Vec<StorePath> = paths
+            .into_iter()
+            .filter(|path| !self.held.contains(path))
+            .cloned()
+            .collect();
         new.sort_unstable();
         new.dedup();
         if new.is_empty() {
@@ -100,7 +108,9 @@ impl Drop for TempRoots {
 
 /// Tells a running collector; `false` if it ended meanwhile, and all is to be tried again.
 fn tell_collector(dir: &NixDir, paths: &[StorePath]) -> Result<bool, Error> {
-    let Some(stream) = connect(dir)? else { return Ok(false) };
+    let Some(stream) = connect(dir)? else {
+        return Ok(false);
+    };
     let mut answers = BufReader::new(&stream);
     for path in paths {
         let line = format!("{path}\n");
@@ -138,7 +148,10 @@ fn connect(dir: &NixDir) -> Result<Option<UnixStream>, Error> {
     match UnixStream::connect(&address) {
         Ok(stream) => Ok(Some(stream)),
         Err(error)
-            if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::ConnectionRefused) =>
+            if matches!(
+                error.kind(),
+                ErrorKind::NotFound | ErrorKind::ConnectionRefused
+            ) =>
         {
             Ok(None)
         }

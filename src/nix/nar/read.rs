@@ -2,9 +2,7 @@
 
 use std::io::{self, Read};
 
-use super::{
-    Error, MAGIC, MAX_DEPTH_READ, MAX_NAME, MAX_TARGET, is_name, is_target, padding,
-};
+use super::{Error, MAGIC, MAX_DEPTH_READ, MAX_NAME, MAX_TARGET, is_name, is_target, padding};
 
 /// What comes next in an archive.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -55,7 +53,12 @@ pub struct Reader<R> {
 impl<R: Read> Reader<R> {
     /// Reads an archive from `input`.
     pub fn new(input: R) -> Self {
-        Self { input, offset: 0, state: State::Start, directories: Vec::new() }
+        Self {
+            input,
+            offset: 0,
+            state: State::Start,
+            directories: Vec::new(),
+        }
     }
 
     /// Returns the next event; nothing after the archive's end. Contents not taken are skipped.
@@ -79,7 +82,9 @@ impl<R: Read> Reader<R> {
 
     /// Reads bytes of the file last announced; 0 at its end.
     pub fn read_contents(&mut self, buffer: &mut [u8]) -> Result<usize, Error> {
-        let State::Contents { left, padding } = self.state else { return Ok(0) };
+        let State::Contents { left, padding } = self.state else {
+            return Ok(0);
+        };
         if left == 0 {
             self.zeros(padding)?;
             self.end_node()?;
@@ -88,14 +93,26 @@ impl<R: Read> Reader<R> {
         let want = usize::try_from(left).map_or(buffer.len(), |left| left.min(buffer.len()));
         let got = loop {
             match self.input.read(&mut buffer[..want]) {
-                Ok(0) if want > 0 => return Err(Error::Truncated { offset: self.offset }),
+                Ok(0) if want > 0 => {
+                    return Err(Error::Truncated {
+                        offset: self.offset,
+                    });
+                }
                 Ok(got) => break got,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(source) => return Err(Error::Read { offset: self.offset, source }),
+                Err(source) => {
+                    return Err(Error::Read {
+                        offset: self.offset,
+                        source,
+                    });
+                }
             }
         };
         self.offset += got as u64;
-        self.state = State::Contents { left: left - got as u64, padding };
+        self.state = State::Contents {
+            left: left - got as u64,
+            padding,
+        };
         Ok(got)
     }
 
@@ -110,9 +127,18 @@ impl<R: Read> Reader<R> {
         loop {
             match self.input.read(&mut byte) {
                 Ok(0) => return Ok(()),
-                Ok(_) => return Err(Error::Trailing { offset: self.offset }),
+                Ok(_) => {
+                    return Err(Error::Trailing {
+                        offset: self.offset,
+                    });
+                }
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(source) => return Err(Error::Read { offset: self.offset, source }),
+                Err(source) => {
+                    return Err(Error::Read {
+                        offset: self.offset,
+                        source,
+                    });
+                }
             }
         }
     }
@@ -131,13 +157,19 @@ impl<R: Read> Reader<R> {
             b"symlink" => self.symlink(),
             b"directory" => {
                 if self.directories.len() >= MAX_DEPTH_READ {
-                    return Err(Error::Depth { offset, limit: MAX_DEPTH_READ });
+                    return Err(Error::Depth {
+                        offset,
+                        limit: MAX_DEPTH_READ,
+                    });
                 }
                 self.directories.push(None);
                 self.state = State::Entries;
                 Ok(Event::Directory)
             }
-            _ => Err(Error::Unexpected { offset, expected: "file type" }),
+            _ => Err(Error::Unexpected {
+                offset,
+                expected: "file type",
+            }),
         }
     }
 
@@ -150,10 +182,16 @@ impl<R: Read> Reader<R> {
             word = self.string(16, "`contents`")?;
         }
         if word != b"contents" {
-            return Err(Error::Unexpected { offset, expected: "`contents`" });
+            return Err(Error::Unexpected {
+                offset,
+                expected: "`contents`",
+            });
         }
         let size = self.integer()?;
-        self.state = State::Contents { left: size, padding: padding(size) };
+        self.state = State::Contents {
+            left: size,
+            padding: padding(size),
+        };
         Ok(Event::Regular { executable, size })
     }
 
@@ -177,7 +215,10 @@ impl<R: Read> Reader<R> {
                 Ok(Event::EndDirectory)
             }
             b"entry" => self.entry(),
-            _ => Err(Error::Unexpected { offset, expected: "`entry` or `)`" }),
+            _ => Err(Error::Unexpected {
+                offset,
+                expected: "`entry` or `)`",
+            }),
         }
     }
 
@@ -188,11 +229,20 @@ impl<R: Read> Reader<R> {
         let name = self.string(MAX_NAME, "file name of at most 255 bytes")?;
         let shown = || name.escape_ascii().to_string();
         if !is_name(&name) {
-            return Err(Error::Name { offset, name: shown() });
+            return Err(Error::Name {
+                offset,
+                name: shown(),
+            });
         }
-        let last = self.directories.last_mut().expect("entries are read inside a directory");
+        let last = self
+            .directories
+            .last_mut()
+            .expect("entries are read inside a directory");
         if last.as_ref().is_some_and(|last| *last >= name) {
-            return Err(Error::Order { offset, name: shown() });
+            return Err(Error::Order {
+                offset,
+                name: shown(),
+            });
         }
         *last = Some(name.clone());
         self.token(b"node", "`node`")?;
@@ -230,7 +280,10 @@ impl<R: Read> Reader<R> {
     fn string(&mut self, limit: usize, expected: &'static str) -> Result<Vec<u8>, Error> {
         let offset = self.offset;
         let length = self.integer()?;
-        let Some(length) = usize::try_from(length).ok().filter(|length| *length <= limit) else {
+        let Some(length) = usize::try_from(length)
+            .ok()
+            .filter(|length| *length <= limit)
+        else {
             return Err(Error::Unexpected { offset, expected });
         };
         let mut bytes = vec![0; length];
@@ -249,15 +302,21 @@ impl<R: Read> Reader<R> {
         let offset = self.offset;
         let mut bytes = [0; 8];
         self.exact(&mut bytes[..count])?;
-        if bytes == [0; 8] { Ok(()) } else { Err(Error::Padding { offset }) }
+        if bytes == [0; 8] {
+            Ok(())
+        } else {
+            Err(Error::Padding { offset })
+        }
     }
 
     fn exact(&mut self, bytes: &mut [u8]) -> Result<(), Error> {
         let offset = self.offset;
-        self.input.read_exact(bytes).map_err(|source| match source.kind() {
-            io::ErrorKind::UnexpectedEof => Error::Truncated { offset },
-            _ => Error::Read { offset, source },
-        })?;
+        self.input
+            .read_exact(bytes)
+            .map_err(|source| match source.kind() {
+                io::ErrorKind::UnexpectedEof => Error::Truncated { offset },
+                _ => Error::Read { offset, source },
+            })?;
         self.offset += bytes.len() as u64;
         Ok(())
     }

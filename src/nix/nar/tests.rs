@@ -15,9 +15,10 @@ enum Node {
 
 fn write_node(writer: &mut Writer<&mut Vec<u8>>, node: &Node) -> Result<(), Error> {
     match node {
-        Node::File { executable, contents } => {
-            writer.regular(*executable, contents.len() as u64, &mut contents.as_slice())
-        }
+        Node::File {
+            executable,
+            contents,
+        } => writer.regular(*executable, contents.len() as u64, &mut contents.as_slice()),
         Node::Link(target) => writer.symlink(target),
         Node::Directory(children) => {
             writer.directory()?;
@@ -46,7 +47,10 @@ fn read_node<R: io::Read>(reader: &mut Reader<R>, event: Event) -> Result<Node, 
             loop {
                 let got = reader.read_contents(&mut buffer)?;
                 if got == 0 {
-                    break Node::File { executable, contents };
+                    break Node::File {
+                        executable,
+                        contents,
+                    };
                 }
                 contents.extend_from_slice(&buffer[..got]);
             }
@@ -108,7 +112,10 @@ fn every_truncation_is_an_error_with_its_place() {
 }
 
 fn file(contents: &[u8]) -> Node {
-    Node::File { executable: false, contents: contents.to_vec() }
+    Node::File {
+        executable: false,
+        contents: contents.to_vec(),
+    }
 }
 
 fn sample() -> Node {
@@ -126,30 +133,53 @@ fn claimed_lengths_are_not_believed() {
     bytes[place..place + 8].copy_from_slice(&u64::MAX.to_le_bytes());
     assert!(matches!(parse(&bytes), Err(Error::Truncated { .. })));
     bytes[0..8].copy_from_slice(&(1_u64 << 60).to_le_bytes());
-    assert!(matches!(parse(&bytes), Err(Error::Unexpected { offset: 0, .. })));
+    assert!(matches!(
+        parse(&bytes),
+        Err(Error::Unexpected { offset: 0, .. })
+    ));
 }
 
 #[test]
 fn order_names_targets_and_padding_are_checked() {
     let bytes = archive(&sample());
     let replace = |from: &[u8], to: &[u8]| {
-        let place = bytes.windows(from.len()).position(|window| window == from).unwrap();
+        let place = bytes
+            .windows(from.len())
+            .position(|window| window == from)
+            .unwrap();
         let mut changed = bytes.clone();
         changed[place..place + to.len()].copy_from_slice(to);
         parse(&changed)
     };
-    assert!(matches!(replace(b"b\0\0\0\0\0\0\0", b"a"), Err(Error::Order { .. })));
-    assert!(matches!(replace(b"b\0\0\0\0\0\0\0", b"/"), Err(Error::Name { .. })));
-    assert!(matches!(replace(b"a\0\0\0\0\0\0\0", b"."), Err(Error::Name { .. })));
-    assert!(matches!(replace(b"../x", b"..\0x"), Err(Error::Target { .. })));
-    assert!(matches!(replace(b"12345\0", b"12345!"), Err(Error::Padding { .. })));
+    assert!(matches!(
+        replace(b"b\0\0\0\0\0\0\0", b"a"),
+        Err(Error::Order { .. })
+    ));
+    assert!(matches!(
+        replace(b"b\0\0\0\0\0\0\0", b"/"),
+        Err(Error::Name { .. })
+    ));
+    assert!(matches!(
+        replace(b"a\0\0\0\0\0\0\0", b"."),
+        Err(Error::Name { .. })
+    ));
+    assert!(matches!(
+        replace(b"../x", b"..\0x"),
+        Err(Error::Target { .. })
+    ));
+    assert!(matches!(
+        replace(b"12345\0", b"12345!"),
+        Err(Error::Padding { .. })
+    ));
     let mut more = bytes.clone();
     more.push(0);
     assert!(matches!(parse(&more), Err(Error::Trailing { .. })));
 }
 
 fn nested(depth: usize) -> Node {
-    (0..depth).fold(file(b""), |inner, _| Node::Directory(BTreeMap::from([(b"d".to_vec(), inner)])))
+    (0..depth).fold(file(b""), |inner, _| {
+        Node::Directory(BTreeMap::from([(b"d".to_vec(), inner)]))
+    })
 }
 
 #[test]
@@ -158,7 +188,10 @@ fn depth_is_limited_on_both_sides() {
     assert!(parse(&deepest).is_ok());
     let mut bytes = Vec::new();
     let mut writer = Writer::new(&mut bytes).unwrap();
-    assert!(matches!(write_node(&mut writer, &nested(64)), Err(Error::Depth { .. })));
+    assert!(matches!(
+        write_node(&mut writer, &nested(64)),
+        Err(Error::Depth { .. })
+    ));
 
     let level = {
         let one = archive(&nested(1));
@@ -169,14 +202,22 @@ fn depth_is_limited_on_both_sides() {
     for _ in 0..100_000 {
         hostile.extend_from_slice(&level);
     }
-    assert!(matches!(parse(&hostile), Err(Error::Depth { limit: 64, .. })));
+    assert!(matches!(
+        parse(&hostile),
+        Err(Error::Depth { limit: 64, .. })
+    ));
 }
 
 fn arbitrary_node() -> impl Strategy<Value = Node> {
-    let name = prop::collection::vec(any::<u8>(), 1..12).prop_filter("a name", |name| is_name(name));
+    let name =
+        prop::collection::vec(any::<u8>(), 1..12).prop_filter("a name", |name| is_name(name));
     let leaf = prop_oneof![
-        (any::<bool>(), prop::collection::vec(any::<u8>(), 0..40))
-            .prop_map(|(executable, contents)| Node::File { executable, contents }),
+        (any::<bool>(), prop::collection::vec(any::<u8>(), 0..40)).prop_map(
+            |(executable, contents)| Node::File {
+                executable,
+                contents
+            }
+        ),
         prop::collection::vec(1..=u8::MAX, 1..20).prop_map(Node::Link),
     ];
     leaf.prop_recursive(5, 40, 6, move |inner| {

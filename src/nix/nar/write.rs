@@ -25,7 +25,12 @@ pub struct Writer<W> {
 impl<W: Write> Writer<W> {
     /// Begins an archive.
     pub fn new(out: W) -> Result<Self, Error> {
-        let mut writer = Self { out, offset: 0, directories: Vec::new(), buffer: Vec::new() };
+        let mut writer = Self {
+            out,
+            offset: 0,
+            directories: Vec::new(),
+            buffer: Vec::new(),
+        };
         writer.strings(&[MAGIC])?;
         Ok(writer)
     }
@@ -58,7 +63,12 @@ impl<W: Write> Writer<W> {
                 Ok(0) => return Err(Error::Size { announced: size }),
                 Ok(got) => got,
                 Err(error) if error.kind() == std::io::ErrorKind::Interrupted => continue,
-                Err(source) => return Err(Error::Read { offset: self.offset, source }),
+                Err(source) => {
+                    return Err(Error::Read {
+                        offset: self.offset,
+                        source,
+                    });
+                }
             };
             self.raw(&buffer[..got])?;
             left -= got as u64;
@@ -70,7 +80,9 @@ impl<W: Write> Writer<W> {
     /// Writes a symbolic link.
     pub fn symlink(&mut self, target: &[u8]) -> Result<(), Error> {
         if !is_target(target) {
-            return Err(Error::Target { offset: self.offset });
+            return Err(Error::Target {
+                offset: self.offset,
+            });
         }
         self.strings(&[b"(", b"type", b"symlink", b"target", target])?;
         self.end_node()
@@ -79,7 +91,10 @@ impl<W: Write> Writer<W> {
     /// Begins a directory.
     pub fn directory(&mut self) -> Result<(), Error> {
         if self.directories.len() >= MAX_DEPTH_WRITE {
-            return Err(Error::Depth { offset: self.offset, limit: MAX_DEPTH_WRITE });
+            return Err(Error::Depth {
+                offset: self.offset,
+                limit: MAX_DEPTH_WRITE,
+            });
         }
         self.directories.push(None);
         self.strings(&[b"(", b"type", b"directory"])
@@ -90,11 +105,20 @@ impl<W: Write> Writer<W> {
         let offset = self.offset;
         let shown = || name.escape_ascii().to_string();
         if !is_name(name) {
-            return Err(Error::Name { offset, name: shown() });
+            return Err(Error::Name {
+                offset,
+                name: shown(),
+            });
         }
-        let last = self.directories.last_mut().expect("an entry is named inside a directory");
+        let last = self
+            .directories
+            .last_mut()
+            .expect("an entry is named inside a directory");
         if last.as_deref().is_some_and(|last| last >= name) {
-            return Err(Error::Order { offset, name: shown() });
+            return Err(Error::Order {
+                offset,
+                name: shown(),
+            });
         }
         *last = Some(name.to_vec());
         self.strings(&[b"entry", b"(", b"name", name, b"node"])
@@ -102,20 +126,29 @@ impl<W: Write> Writer<W> {
 
     /// Ends the directory begun last.
     pub fn end_directory(&mut self) -> Result<(), Error> {
-        self.directories.pop().expect("a directory ends after it began");
+        self.directories
+            .pop()
+            .expect("a directory ends after it began");
         self.end_node()
     }
 
     /// Returns the destination; the whole archive has been written to it.
     pub fn finish(self) -> W {
-        debug_assert!(self.directories.is_empty(), "every directory has been ended");
+        debug_assert!(
+            self.directories.is_empty(),
+            "every directory has been ended"
+        );
         self.out
     }
 
     /// Closes a node, and the entry it belongs to.
     fn end_node(&mut self) -> Result<(), Error> {
         self.strings(&[b")"])?;
-        if self.directories.is_empty() { Ok(()) } else { self.strings(&[b")"]) }
+        if self.directories.is_empty() {
+            Ok(())
+        } else {
+            self.strings(&[b")"])
+        }
     }
 
     fn strings(&mut self, strings: &[&[u8]]) -> Result<(), Error> {
@@ -129,7 +162,9 @@ impl<W: Write> Writer<W> {
 
     fn raw(&mut self, bytes: &[u8]) -> Result<(), Error> {
         let offset = self.offset;
-        self.out.write_all(bytes).map_err(|source| Error::Write { offset, source })?;
+        self.out
+            .write_all(bytes)
+            .map_err(|source| Error::Write { offset, source })?;
         self.offset += bytes.len() as u64;
         Ok(())
     }

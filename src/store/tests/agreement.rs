@@ -14,7 +14,11 @@ fn nix_store(scene: &Scene, arguments: &[&str]) -> Option<Output> {
         .env("NIX_REMOTE", "")
         .output()
         .ok()?;
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    assert!(
+        output.status.success(),
+        "{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
     Some(output)
 }
 
@@ -23,15 +27,23 @@ fn nix_agrees_with_everything_in_our_store() {
     let scene = Scene::new();
     let store = scene.open();
     let paths = import_everything(&store);
-    let Some(output) = nix_store(&scene, &["--verify", "--check-contents"]) else { return };
+    let Some(output) = nix_store(&scene, &["--verify", "--check-contents"]) else {
+        return;
+    };
     let said = String::from_utf8(output.stderr).unwrap();
-    assert!(!said.contains("error") && !said.contains("warning"), "{said}");
+    assert!(
+        !said.contains("error") && !said.contains("warning"),
+        "{said}"
+    );
     for path in &paths {
         let info = store.info(path).unwrap().unwrap();
         let text = path.to_absolute_path();
         let output = nix_store(&scene, &["--query", "--references", &text]).unwrap();
-        let mut references: Vec<String> =
-            String::from_utf8(output.stdout).unwrap().lines().map(ToOwned::to_owned).collect();
+        let mut references: Vec<String> = String::from_utf8(output.stdout)
+            .unwrap()
+            .lines()
+            .map(ToOwned::to_owned)
+            .collect();
         references.sort();
         let mut ours: Vec<String> = info.references.iter().map(ToString::to_string).collect();
         ours.sort();
@@ -45,9 +57,19 @@ fn we_read_a_store_that_nix_made_and_add_to_it() {
     let file = tempfile::NamedTempFile::new().unwrap();
     fs_err::write(file.path(), "some text").unwrap();
     let file = file.path().to_str().unwrap();
-    let Some(output) = nix_store(&scene, &["--add", file]) else { return };
-    let path: StorePath = String::from_utf8(output.stdout).unwrap().trim().parse().unwrap();
-    let info = Store::open_read_only(scene.dir.clone()).unwrap().info(&path).unwrap().unwrap();
+    let Some(output) = nix_store(&scene, &["--add", file]) else {
+        return;
+    };
+    let path: StorePath = String::from_utf8(output.stdout)
+        .unwrap()
+        .trim()
+        .parse()
+        .unwrap();
+    let info = Store::open_read_only(scene.dir.clone())
+        .unwrap()
+        .info(&path)
+        .unwrap()
+        .unwrap();
     assert!(info.ca.is_some());
     let (hash, size) = tree::hash(&scene.dir.real(&path)).unwrap();
     assert_eq!((info.nar_hash, info.nar_size), (hash, Some(size)));
@@ -64,8 +86,10 @@ fn the_collector_of_nix_respects_our_roots_and_temp_roots() {
     let paths = import_everything(&store);
     drop(store);
     let store = scene.open();
-    let leaves: Vec<&StorePath> =
-        paths.iter().filter(|path| store.info(path).unwrap().unwrap().references.is_empty()).collect();
+    let leaves: Vec<&StorePath> = paths
+        .iter()
+        .filter(|path| store.info(path).unwrap().unwrap().references.is_empty())
+        .collect();
     let (linked, held) = (leaves[0], leaves[1]);
     let mut roots = Roots::open(&scene.dir, "run").unwrap();
     roots.link([linked]).unwrap();
@@ -75,7 +99,12 @@ fn the_collector_of_nix_respects_our_roots_and_temp_roots() {
     }
     let valid = store.valid(&paths).unwrap();
     assert!(valid.contains(linked) && valid.contains(held));
-    assert!(valid.len() < paths.len() / 2, "{} of {}", valid.len(), paths.len());
+    assert!(
+        valid.len() < paths.len() / 2,
+        "{} of {}",
+        valid.len(),
+        paths.len()
+    );
     drop((roots, store));
     nix_store(&scene, &["--gc"]).unwrap();
     assert!(scene.open().valid(&paths).unwrap().is_empty());

@@ -12,11 +12,19 @@ fn links_of_a_dead_run_go_when_the_next_begins() {
     drop(scene.open());
     let a = path('a', "a");
     let link = |run: &str| {
-        scene.dir.gcroots().join("pontoon").join(run).join(a.to_basename())
+        scene
+            .dir
+            .gcroots()
+            .join("pontoon")
+            .join(run)
+            .join(a.to_basename())
     };
     let mut first = Roots::open(&scene.dir, "first").unwrap();
     first.link([&a, &a]).unwrap();
-    assert_eq!(fs_err::read_link(link("first")).unwrap(), Path::new(&a.to_absolute_path()));
+    assert_eq!(
+        fs_err::read_link(link("first")).unwrap(),
+        Path::new(&a.to_absolute_path())
+    );
     assert!(Roots::open(&scene.dir, "first").is_err());
     fs_err::create_dir_all(scene.dir.gcroots().join("pontoon/dead/x")).unwrap();
     let mut second = Roots::open(&scene.dir, "second").unwrap();
@@ -28,7 +36,10 @@ fn links_of_a_dead_run_go_when_the_next_begins() {
     assert!(link("second").symlink_metadata().is_ok());
     drop(second);
     assert_eq!(fs_err::read_dir(scene.dir.runs()).unwrap().count(), 0);
-    assert!(matches!(Roots::open(&scene.dir, "../x"), Err(Error::Name { .. })));
+    assert!(matches!(
+        Roots::open(&scene.dir, "../x"),
+        Err(Error::Name { .. })
+    ));
 }
 
 fn attempt(id: &str, kind: Kind, started: u64) -> Attempt {
@@ -43,7 +54,11 @@ fn attempt(id: &str, kind: Kind, started: u64) -> Attempt {
 }
 
 fn end() -> End {
-    End { outcome: "built".to_owned(), exit: Some(0), ended: 9 }
+    End {
+        outcome: "built".to_owned(),
+        exit: Some(0),
+        ended: 9,
+    }
 }
 
 #[test]
@@ -61,12 +76,21 @@ fn an_attempt_is_running_then_ended_or_unknown() {
     assert_eq!(standing("dead"), Standing::Unknown);
     assert_eq!(attempts::read(&scene.dir, "none").unwrap(), None);
     fs_err::write(scene.dir.attempts().join("broken.json"), "{").unwrap();
-    assert!(matches!(attempts::read(&scene.dir, "broken"), Err(Error::Record { .. })));
-    let all: Vec<_> =
-        attempts::list(&scene.dir).unwrap().into_iter().map(|record| record.attempt).collect();
+    assert!(matches!(
+        attempts::read(&scene.dir, "broken"),
+        Err(Error::Record { .. })
+    ));
+    let all: Vec<_> = attempts::list(&scene.dir)
+        .unwrap()
+        .into_iter()
+        .map(|record| record.attempt)
+        .collect();
     assert_eq!(all, [dead, good]);
     let text = fs_err::read_to_string(scene.dir.attempts().join("good.json")).unwrap();
-    assert!(text.starts_with(r#"{"version":1,"id":"good","node":"node","kind":"build""#), "{text}");
+    assert!(
+        text.starts_with(r#"{"version":1,"id":"good","node":"node","kind":"build""#),
+        "{text}"
+    );
 }
 
 #[test]
@@ -80,7 +104,10 @@ fn old_records_go_but_never_an_effect_nobody_knows_the_end_of() {
         running.end(end()).unwrap();
     }
     assert_eq!(attempts::prune(&scene.dir).unwrap(), 5);
-    assert_eq!(attempts::list(&scene.dir).unwrap().len(), attempts::KEPT + 1);
+    assert_eq!(
+        attempts::list(&scene.dir).unwrap().len(),
+        attempts::KEPT + 1
+    );
     assert!(attempts::read(&scene.dir, "e").unwrap().is_some());
     assert!(attempts::read(&scene.dir, "b4").unwrap().is_none());
     assert!(attempts::read(&scene.dir, "b5").unwrap().is_some());
@@ -90,13 +117,15 @@ fn old_records_go_but_never_an_effect_nobody_knows_the_end_of() {
 fn a_slot_is_leased_once_and_swept() {
     let scene = Scene::new();
     drop(scene.open());
-    let (first, second) =
-        (Slot::lease(&scene.dir).unwrap(), Slot::lease(&scene.dir).unwrap());
+    let (first, second) = (
+        Slot::lease(&scene.dir).unwrap(),
+        Slot::lease(&scene.dir).unwrap(),
+    );
     assert_eq!((first.number(), second.number()), (0, 1));
     assert!(Slot::try_lease(&scene.dir, 0).unwrap().is_none());
     let left = first.store_dir().join("left");
     fs_err::create_dir_all(left.join("inner")).unwrap();
-    fs_err::set_permissions(&left, std::fs::Permissions::from_mode(0)).unwrap();
+    fs_err::set_permissions(&left, std::fs::Permissions::from_mode(0o0)).unwrap();
     let inode = first.store_dir().metadata().unwrap().ino();
     drop(first);
     let again = Slot::lease(&scene.dir).unwrap();
@@ -113,14 +142,26 @@ fn logs_are_nix_s_also_of_a_silent_build() {
     let drv = path('a', "a.drv");
     let read = || {
         let mut text = Vec::new();
-        logs::open(&scene.dir, &drv).unwrap().unwrap().read_to_end(&mut text).unwrap();
+        logs::open(&scene.dir, &drv)
+            .unwrap()
+            .unwrap()
+            .read_to_end(&mut text)
+            .unwrap();
         text
     };
     assert!(logs::open(&scene.dir, &drv).unwrap().is_none());
     let log = logs::LogWriter::create(&scene.dir, &drv).unwrap();
-    assert!(log.place().ends_with(format!("drvs/aa/{}-a.drv.bz2", "a".repeat(30))));
+    assert!(
+        log.place()
+            .ends_with(format!("drvs/aa/{}-a.drv.bz2", "a".repeat(30)))
+    );
     log.finish().unwrap();
-    assert_eq!(fs_err::metadata(logs::place(&scene.dir, &drv)).unwrap().len(), 14);
+    assert_eq!(
+        fs_err::metadata(logs::place(&scene.dir, &drv))
+            .unwrap()
+            .len(),
+        14
+    );
     assert_eq!(read(), b"");
     let mut log = logs::LogWriter::create(&scene.dir, &drv).unwrap();
     log.write_all(b"a\rb\xff\n").unwrap();

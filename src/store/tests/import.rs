@@ -13,7 +13,9 @@ fn vectors() -> PathBuf {
 pub(super) fn archive(bytes: &[u8]) -> Vec<u8> {
     let mut nar = Vec::new();
     let mut writer = Writer::new(&mut nar).unwrap();
-    writer.regular(false, bytes.len() as u64, &mut &*bytes).unwrap();
+    writer
+        .regular(false, bytes.len() as u64, &mut &*bytes)
+        .unwrap();
     writer.finish();
     nar
 }
@@ -29,7 +31,12 @@ fn header(path: StorePath, references: &[StorePath], nar: &[u8]) -> ImportHeader
 }
 
 fn text_paths(value: &serde_json::Value) -> Vec<StorePath> {
-    value.as_array().unwrap().iter().map(|path| path.as_str().unwrap().parse().unwrap()).collect()
+    value
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|path| path.as_str().unwrap().parse().unwrap())
+        .collect()
 }
 
 /// The objects, derivations and outputs of Nix's own builds.
@@ -44,9 +51,14 @@ pub(super) fn everything() -> Vec<(ImportHeader, Vec<u8>)> {
         .iter()
         .filter_map(|derivation| derivation["outputs"].as_object())
         .flat_map(serde_json::Map::values);
-    let others = manifest["derivationsOtherObjects"].as_array().unwrap().iter();
+    let others = manifest["derivationsOtherObjects"]
+        .as_array()
+        .unwrap()
+        .iter();
     for object in outputs.chain(others) {
-        let Some(file) = object["nar"].as_str() else { continue };
+        let Some(file) = object["nar"].as_str() else {
+            continue;
+        };
         let nar = fs_err::read(vectors().join("nar").join(file)).unwrap();
         let path: StorePath = object["path"].as_str().unwrap().parse().unwrap();
         let mut header = header(path, &text_paths(&object["references"]), &nar);
@@ -92,14 +104,15 @@ fn nix_s_own_rows_come_of_an_import_in_any_order() {
     let store = scene.open();
     let paths = import_everything(&store);
     assert!(paths.len() > 60, "{}", paths.len());
-    let rows: serde_json::Value = serde_json::from_slice(
-        &fs_err::read(vectors().join("misc/db-rows-main.json")).unwrap(),
-    )
-    .unwrap();
+    let rows: serde_json::Value =
+        serde_json::from_slice(&fs_err::read(vectors().join("misc/db-rows-main.json")).unwrap())
+            .unwrap();
     let mut compared = 0;
     for row in rows["ValidPaths"].as_array().unwrap() {
         let path: StorePath = row["path"].as_str().unwrap().parse().unwrap();
-        let Some(info) = store.info(&path).unwrap() else { continue };
+        let Some(info) = store.info(&path).unwrap() else {
+            continue;
+        };
         compared += 1;
         assert_eq!(format!("sha256:{}", hex(&info.nar_hash)), row["hash"]);
         assert_eq!(info.nar_size, row["narSize"].as_u64());
@@ -108,16 +121,16 @@ fn nix_s_own_rows_come_of_an_import_in_any_order() {
     assert!(compared > 60, "{compared}");
     let connection = scene.sql();
     for row in rows["DerivationOutputs"].as_array().unwrap() {
-        let drv = row["drv"].as_str().unwrap();
+        let drv = row[0].as_str().unwrap();
         if store.info(&drv.parse().unwrap()).unwrap().is_none() {
             continue;
         }
         let sql = "select d.path from DerivationOutputs d join ValidPaths v on d.drv = v.id \
                    where v.path = ? and d.id = ?";
         let found: String = connection
-            .query_row(sql, [drv, row["id"].as_str().unwrap()], |row| row.get(0))
+            .query_row(sql, [drv, row[1].as_str().unwrap()], |row| row.get(0))
             .unwrap();
-        assert_eq!(found, row["path"]);
+        assert_eq!(found, row[2]);
     }
     let left: Vec<_> = fs_err::read_dir(scene.dir.store())
         .unwrap()
@@ -138,8 +151,9 @@ fn what_is_not_what_it_says_is_refused_and_leaves_nothing() {
     let store = scene.open();
     let mut importer = Importer::default();
     let nar = archive(b"Hello, store!\n");
-    let hello: StorePath =
-        "/nix/store/qi9pij7xmihmcvr7kx65iynlvx2w8l1c-hello.txt".parse().unwrap();
+    let hello: StorePath = "/nix/store/qi9pij7xmihmcvr7kx65iynlvx2w8l1c-hello.txt"
+        .parse()
+        .unwrap();
     let honest = header(hello, &[], &nar);
 
     let mut wrong = honest.clone();
@@ -173,8 +187,17 @@ fn a_missing_reference_and_a_circle_make_nothing_valid() {
     let (a, b) = (path('a', "a"), path('b', "b"));
     let nar = archive(b"x");
     let mut importer = Importer::default();
-    importer.add(&store, header(a.clone(), std::slice::from_ref(&b), &nar), nar.as_slice()).unwrap();
-    assert!(matches!(importer.finish(&store), Err(Error::Reference { .. })));
+    importer
+        .add(
+            &store,
+            header(a.clone(), std::slice::from_ref(&b), &nar),
+            nar.as_slice(),
+        )
+        .unwrap();
+    assert!(matches!(
+        importer.finish(&store),
+        Err(Error::Reference { .. })
+    ));
     let mut importer = Importer::default();
     for (path, other) in [(&a, &b), (&b, &a)] {
         let header = header(path.clone(), std::slice::from_ref(other), &nar);
@@ -190,7 +213,9 @@ fn an_importer_that_is_dropped_leaves_nothing() {
     let store = scene.open();
     let nar = archive(b"x");
     let mut importer = Importer::default();
-    importer.add(&store, header(path('a', "a"), &[], &nar), nar.as_slice()).unwrap();
+    importer
+        .add(&store, header(path('a', "a"), &[], &nar), nar.as_slice())
+        .unwrap();
     drop(importer);
     assert_eq!(fs_err::read_dir(scene.dir.store()).unwrap().count(), 1);
 }

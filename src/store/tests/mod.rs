@@ -20,7 +20,10 @@ impl Scene {
     fn new() -> Self {
         let folder = tempfile::tempdir().unwrap();
         let dir = NixDir::new(folder.path().canonicalize().unwrap().join("nix"));
-        Self { _folder: folder, dir }
+        Self {
+            _folder: folder,
+            dir,
+        }
     }
 
     fn open(&self) -> Store {
@@ -57,7 +60,9 @@ fn layout_of(connection: &Connection, table: &str) -> serde_json::Value {
         let mut statement = connection.prepare(sql).unwrap();
         let columns = statement.column_count();
         statement
-            .query_map([], |row| (0..columns).map(|column| row.get(column)).collect())
+            .query_map([], |row| {
+                (0..columns).map(|column| row.get(column)).collect()
+            })
             .unwrap()
             .collect::<Result<_, _>>()
             .unwrap()
@@ -130,7 +135,11 @@ fn the_tables_are_nix_s() {
     assert_eq!(pragma("user_version"), "0");
     assert_eq!(pragma("page_size"), "4096");
     let trigger: String = connection
-        .query_row("select name from sqlite_master where type = 'trigger'", [], |row| row.get(0))
+        .query_row(
+            "select name from sqlite_master where type = 'trigger'",
+            [],
+            |row| row.get(0),
+        )
         .unwrap();
     assert_eq!(trigger, "DeleteSelfRefs");
 }
@@ -151,14 +160,25 @@ fn what_is_registered_is_read_again() {
         derivation_outputs: vec![("out".to_owned(), a.clone())],
         ..registration(&drv, &[])
     };
-    store.register([&full, &registration(&b, &[]), &with_outputs]).unwrap();
+    store
+        .register([&full, &registration(&b, &[]), &with_outputs])
+        .unwrap();
 
     let info = store.info(&a).unwrap().unwrap();
     assert_eq!(info.references, BTreeSet::from([a.clone(), b.clone()]));
     assert_eq!((info.nar_hash, info.nar_size), ([7; 32], Some(120)));
-    assert_eq!((info.deriver, info.ca), (full.deriver.clone(), full.ca.clone()));
-    assert_eq!((info.ultimate, info.signatures), (true, full.signatures.clone()));
-    assert_eq!(store.valid([&a, &path('d', "d")]).unwrap(), BTreeSet::from([a.clone()]));
+    assert_eq!(
+        (info.deriver, info.ca),
+        (full.deriver.clone(), full.ca.clone())
+    );
+    assert_eq!(
+        (info.ultimate, info.signatures),
+        (true, full.signatures.clone())
+    );
+    assert_eq!(
+        store.valid([&a, &path('d', "d")]).unwrap(),
+        BTreeSet::from([a.clone()])
+    );
     assert_eq!(store.closure([&a]).unwrap().len(), 2);
     assert_eq!(store.infos([&a, &path('d', "d")]).unwrap().len(), 1);
     assert_eq!(store.hash_part(&"a".repeat(32)).unwrap(), Some(a.clone()));
@@ -171,7 +191,10 @@ fn what_is_registered_is_read_again() {
     let count: u32 = scene.sql().query_row(nulls, [], |row| row.get(0)).unwrap();
     assert_eq!(count, 2);
     let outputs = "select id || path from DerivationOutputs";
-    let row: String = scene.sql().query_row(outputs, [], |row| row.get(0)).unwrap();
+    let row: String = scene
+        .sql()
+        .query_row(outputs, [], |row| row.get(0))
+        .unwrap();
     assert_eq!(row, format!("out{a}"));
 }
 
@@ -181,7 +204,10 @@ fn registering_is_all_or_nothing() {
     let store = scene.open();
     let (a, b) = (path('a', "a"), path('b', "b"));
     let error = store
-        .register([&registration(&a, &[]), &registration(&b, &[&path('c', "c")])])
+        .register([
+            &registration(&a, &[]),
+            &registration(&b, &[&path('c', "c")]),
+        ])
         .unwrap_err();
     assert!(matches!(error, Error::Reference { .. }), "{error}");
     assert!(store.valid([&a, &b]).unwrap().is_empty());
@@ -239,7 +265,9 @@ fn a_reader_sees_what_a_writer_commits_and_cannot_write() {
     let a = path('a', "a");
     writer.register([&registration(&a, &[])]).unwrap();
     assert_eq!(reader.valid([&a]).unwrap().len(), 1);
-    let error = reader.register([&registration(&path('b', "b"), &[])]).unwrap_err();
+    let error = reader
+        .register([&registration(&path('b', "b"), &[])])
+        .unwrap_err();
     assert!(matches!(error, Error::OpenedReadOnly { .. }));
     assert_eq!(reader.identity(), writer.identity());
 }
@@ -251,17 +279,26 @@ fn a_locked_database_is_named() {
     store.set_patience(Duration::from_millis(30)).unwrap();
     let other = scene.sql();
     other.execute_batch("begin immediate").unwrap();
-    let error = store.register([&registration(&path('a', "a"), &[])]).unwrap_err();
-    assert!(matches!(&error, Error::Busy { path, .. } if path.ends_with("db.sqlite")), "{error}");
+    let error = store
+        .register([&registration(&path('a', "a"), &[])])
+        .unwrap_err();
+    assert!(
+        matches!(&error, Error::Busy { path, .. } if path.ends_with("db.sqlite")),
+        "{error}"
+    );
 }
 
 #[test]
 fn many_open_a_new_store_at_once() {
     let scene = Scene::new();
     let identities: Vec<Identity> = std::thread::scope(|scope| {
-        let threads: Vec<_> =
-            (0..8).map(|_| scope.spawn(|| scene.open().identity().clone())).collect();
-        threads.into_iter().map(|thread| thread.join().unwrap()).collect()
+        let threads: Vec<_> = (0..8)
+            .map(|_| scope.spawn(|| scene.open().identity().clone()))
+            .collect();
+        threads
+            .into_iter()
+            .map(|thread| thread.join().unwrap())
+            .collect()
     });
     assert!(identities.iter().all(|identity| *identity == identities[0]));
 }

@@ -31,7 +31,12 @@ fn output_locks_are_all_or_none_and_leave_nothing_when_released() {
     assert!(lock.exists());
     held.release().unwrap();
     assert!(!lock.exists());
-    theirs.try_lock([&a, &b]).unwrap().unwrap().release().unwrap();
+    theirs
+        .try_lock([&a, &b])
+        .unwrap()
+        .unwrap()
+        .release()
+        .unwrap();
 }
 
 #[test]
@@ -43,7 +48,11 @@ fn a_wait_for_a_lock_ends_when_it_is_released() {
     std::thread::scope(|scope| {
         let waiting = scope.spawn(|| {
             let store = scene.open();
-            store.lock([&a], &mut |_| ControlFlow::Continue(())).unwrap().release().unwrap();
+            store
+                .lock([&a], &mut |_| ControlFlow::Continue(()))
+                .unwrap()
+                .release()
+                .unwrap();
         });
         std::thread::sleep(Duration::from_millis(20));
         held.release().unwrap();
@@ -89,7 +98,9 @@ fn temp_roots_are_listed_under_a_number_that_no_process_has() {
     let (a, b) = (path('a', "a"), path('b', "b"));
     store.add_temp_roots([&b, &a, &b]).unwrap();
     store.add_temp_roots([&a]).unwrap();
-    let [(number, text)] = &temp_roots(&scene)[..] else { panic!("one file is expected") };
+    let [(number, text)] = &temp_roots(&scene)[..] else {
+        panic!("one file is expected")
+    };
     assert!((1 << 22..1 << 31).contains(number));
     assert_eq!(*text, format!("{a}\0{b}\0").into_bytes());
     let file = fs_err::File::open(scene.dir.temproots().join(number.to_string())).unwrap();

@@ -27,15 +27,16 @@ pub struct InodesSeen(HashSet<(u64, u64)>);
 ///
 /// A directory always becomes 0555, as newer Nix has it: 2.8 makes one without the owner's
 /// execute bit 0444, which nobody can use.
-pub fn canonicalise(
-    path: &Path,
-    builder: Option<u32>,
-    seen: &mut InodesSeen,
-) -> Result<(), Error> {
+pub fn canonicalise(path: &Path, builder: Option<u32>, seen: &mut InodesSeen) -> Result<(), Error> {
     let (parent, name) = open_parent(path)?;
     let place = Place::new(&parent, name, path.parent().unwrap_or(path));
-    Walk { builder, seen, uid: rustix::process::geteuid(), gid: rustix::process::getegid() }
-        .node(&place, 0)
+    Walk {
+        builder,
+        seen,
+        uid: rustix::process::geteuid(),
+        gid: rustix::process::getegid(),
+    }
+    .node(&place, 0)
 }
 
 struct Walk<'a> {
@@ -49,8 +50,13 @@ impl Walk<'_> {
     fn node(&mut self, place: &Place<'_>, depth: usize) -> Result<(), Error> {
         let stat = place.stat()?;
         let kind = file_type(&stat);
-        if !matches!(kind, FileType::RegularFile | FileType::Directory | FileType::Symlink) {
-            return Err(Error::Type { path: place.path.clone() });
+        if !matches!(
+            kind,
+            FileType::RegularFile | FileType::Directory | FileType::Symlink
+        ) {
+            return Err(Error::Type {
+                path: place.path.clone(),
+            });
         }
         if !self.is_ours(&stat, place)? {
             return Ok(());
@@ -60,9 +66,14 @@ impl Walk<'_> {
             FileType::Symlink => self.link(&stat, place),
             FileType::RegularFile => {
                 let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::NONBLOCK;
-                let handle =
-                    place.open_forced(flags).map_err(Error::system("open", &place.path))?;
-                let mode = if stat.st_mode & 0o100 != 0 { 0o555 } else { 0o444 };
+                let handle = place
+                    .open_forced(flags)
+                    .map_err(Error::system("open", &place.path))?;
+                let mode = if stat.st_mode & 0o100 != 0 {
+                    0o555
+                } else {
+                    0o444
+                };
                 self.settle(&handle, &stat, mode, place)
             }
             _ => self.directory(&stat, place, depth),
@@ -87,9 +98,14 @@ impl Walk<'_> {
 
     fn directory(&mut self, stat: &Stat, place: &Place<'_>, depth: usize) -> Result<(), Error> {
         if depth >= MAX_DEPTH_WRITE {
-            return Err(Error::Depth { path: place.path.clone(), limit: MAX_DEPTH_WRITE });
+            return Err(Error::Depth {
+                path: place.path.clone(),
+                limit: MAX_DEPTH_WRITE,
+            });
         }
-        let handle = place.open_forced(DIRECTORY).map_err(Error::system("open", &place.path))?;
+        let handle = place
+            .open_forced(DIRECTORY)
+            .map_err(Error::system("open", &place.path))?;
         self.settle(&handle, stat, 0o555, place)?;
         for name in names(&handle, &place.path)? {
             self.node(&Place::new(&handle, name, &place.path), depth + 1)?;
@@ -134,8 +150,14 @@ impl Walk<'_> {
         }
         let flags = AtFlags::SYMLINK_NOFOLLOW;
         if self.must_change_owner(stat) {
-            rustix::fs::chownat(place.parent, &place.name, Some(self.uid), Some(self.gid), flags)
-                .map_err(Error::system("change the owner of", &place.path))?;
+            rustix::fs::chownat(
+                place.parent,
+                &place.name,
+                Some(self.uid),
+                Some(self.gid),
+                flags,
+            )
+            .map_err(Error::system("change the owner of", &place.path))?;
         }
         if must_change_time(stat) {
             rustix::fs::utimensat(place.parent, &place.name, &timestamps(), flags)
@@ -173,7 +195,10 @@ fn remove_attributes(
             Err(error) => return Err(error),
         }
     }
-    for name in names.split(|byte| *byte == 0).filter(|name| !name.is_empty()) {
+    for name in names
+        .split(|byte| *byte == 0)
+        .filter(|name| !name.is_empty())
+    {
         if KEPT.contains(&name) {
             continue;
         }

@@ -16,13 +16,12 @@ use std::ffi::CString;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{AtFlags, CWD, Dir, FileType, Mode, OFlags, Stat};
-use rustix::io::Errno;
-
 pub use canonicalise::{InodesSeen, canonicalise};
 pub use dump::{dump, examine, hash};
 pub use remove::{remove, remove_contents};
 pub use restore::{Restored, restore};
+use rustix::fs::{AtFlags, CWD, Dir, FileType, Mode, OFlags, Stat};
+use rustix::io::Errno;
 pub use sync::{sync, sync_directory, sync_file_system};
 
 use crate::nix::nar;
@@ -81,12 +80,18 @@ pub enum Error {
 
 impl Error {
     fn system(what: &'static str, path: &Path) -> impl FnOnce(Errno) -> Self {
-        move |source| Self::System { what, path: path.to_owned(), source }
+        move |source| Self::System {
+            what,
+            path: path.to_owned(),
+            source,
+        }
     }
 }
 
-const DIRECTORY: OFlags =
-    OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
+const DIRECTORY: OFlags = OFlags::RDONLY
+    .union(OFlags::DIRECTORY)
+    .union(OFlags::NOFOLLOW)
+    .union(OFlags::CLOEXEC);
 
 /// One file in an open directory, with its whole path for messages only.
 struct Place<'a> {
@@ -148,7 +153,11 @@ fn open_parent(path: &Path) -> Result<(OwnedFd, Vec<u8>), Error> {
     let (Some(name), Some(parent)) = (path.file_name(), path.parent()) else {
         return Err(fail(Errno::INVAL));
     };
-    let parent = if parent.as_os_str().is_empty() { Path::new(".") } else { parent };
+    let parent = if parent.as_os_str().is_empty() {
+        Path::new(".")
+    } else {
+        parent
+    };
     // The way to a tree is the caller's, not the tree's: links in it are followed.
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
     let handle = rustix::fs::openat(CWD, parent, flags, Mode::empty())

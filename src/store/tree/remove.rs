@@ -15,7 +15,10 @@ const DEPTH: usize = 200;
 /// owner may not enter them are made accessible first.
 pub fn remove(path: &Path) -> Result<(), Error> {
     let (parent, name) = match open_parent(path) {
-        Err(Error::System { source: Errno::NOENT, .. }) => return Ok(()),
+        Err(Error::System {
+            source: Errno::NOENT,
+            ..
+        }) => return Ok(()),
         other => other?,
     };
     let place = Place::new(&parent, name, path.parent().unwrap_or(path));
@@ -39,15 +42,19 @@ pub fn remove_contents(path: &Path) -> Result<(), Error> {
 fn unlink(place: &Place<'_>, flags: AtFlags) -> Result<(), Error> {
     match rustix::fs::unlinkat(place.parent, &place.name, flags) {
         Ok(()) | Err(Errno::NOENT) => Ok(()),
-        Err(source) => {
-            Err(Error::System { what: "remove", path: place.path.clone(), source })
-        }
+        Err(source) => Err(Error::System {
+            what: "remove",
+            path: place.path.clone(),
+            source,
+        }),
     }
 }
 
 /// Opens a directory so that its entries can be removed.
 fn open(place: &Place<'_>) -> Result<OwnedFd, Error> {
-    let handle = place.open_forced(DIRECTORY).map_err(Error::system("open", &place.path))?;
+    let handle = place
+        .open_forced(DIRECTORY)
+        .map_err(Error::system("open", &place.path))?;
     let stat = rustix::fs::fstat(&handle).map_err(Error::system("look at", &place.path))?;
     if stat.st_mode & 0o700 != 0o700 {
         rustix::fs::fchmod(&handle, Mode::from_raw_mode(0o700))
@@ -57,7 +64,10 @@ fn open(place: &Place<'_>) -> Result<OwnedFd, Error> {
 }
 
 fn empty(place: &Place<'_>) -> Result<(), Error> {
-    let mut sweep = Sweep { top: open(place)?, moved: 0 };
+    let mut sweep = Sweep {
+        top: open(place)?,
+        moved: 0,
+    };
     // What was moved up in one round is removed in the next.
     loop {
         let names = names(&sweep.top, &place.path)?;
@@ -86,7 +96,11 @@ impl Sweep {
             Ok(()) | Err(Errno::NOENT) => return Ok(()),
             Err(Errno::ISDIR | Errno::PERM) => {}
             Err(source) => {
-                return Err(Error::System { what: "remove", path: place.path.clone(), source });
+                return Err(Error::System {
+                    what: "remove",
+                    path: place.path.clone(),
+                    source,
+                });
             }
         }
         if depth >= DEPTH {

@@ -27,14 +27,24 @@ pub struct Restored {
 pub fn restore(source: impl Read, destination: &Path) -> Result<Restored, Error> {
     let (parent, name) = open_parent(destination)?;
     let place = Place::new(&parent, name, destination.parent().unwrap_or(destination));
-    let hashing = Hashing { input: source, hash: Sha256::new(), size: 0 };
-    let archive = |source| Error::Archive { path: destination.to_owned(), source };
+    let hashing = Hashing {
+        input: source,
+        hash: Sha256::new(),
+        size: 0,
+    };
+    let archive = |source| Error::Archive {
+        path: destination.to_owned(),
+        source,
+    };
     let mut reader = Reader::new(BufReader::with_capacity(64 * 1024, hashing));
     let event = next(&mut reader, destination)?;
     node(&mut reader, event, &place)?;
     reader.expect_end().map_err(archive)?;
     let hashing = reader.into_inner().into_inner();
-    Ok(Restored { nar_hash: hashing.hash.finalize().into(), nar_size: hashing.size })
+    Ok(Restored {
+        nar_hash: hashing.hash.finalize().into(),
+        nar_size: hashing.size,
+    })
 }
 
 struct Hashing<R> {
@@ -53,9 +63,10 @@ impl<R: Read> Read for Hashing<R> {
 }
 
 fn next(reader: &mut Reader<impl Read>, path: &Path) -> Result<Event, Error> {
-    let event = reader
-        .next_event()
-        .map_err(|source| Error::Archive { path: path.to_owned(), source })?;
+    let event = reader.next_event().map_err(|source| Error::Archive {
+        path: path.to_owned(),
+        source,
+    })?;
     Ok(event.expect("an archive's nodes come before its end"))
 }
 
@@ -80,7 +91,9 @@ fn directory(reader: &mut Reader<impl Read>, place: &Place<'_>) -> Result<(), Er
     let mode = Mode::from_raw_mode(0o700);
     rustix::fs::mkdirat(place.parent, &place.name, mode)
         .map_err(Error::system("create", &place.path))?;
-    let handle = place.open(DIRECTORY).map_err(Error::system("open", &place.path))?;
+    let handle = place
+        .open(DIRECTORY)
+        .map_err(Error::system("open", &place.path))?;
     while let Event::Entry { name } = next(reader, &place.path)? {
         let child = Place::new(&handle, name, &place.path);
         let event = next(reader, &child.path)?;
@@ -98,17 +111,23 @@ fn regular(
     let mode = Mode::from_raw_mode(0o600);
     let handle = rustix::fs::openat(place.parent, &place.name, flags, mode)
         .map_err(Error::system("create", &place.path))?;
-    let mut buffer = [0; 32 * 1024];
+    let mut buffer = [0; 16 * 1024];
     loop {
         let got = reader
             .read_contents(&mut buffer)
-            .map_err(|source| Error::Archive { path: place.path.clone(), source })?;
+            .map_err(|source| Error::Archive {
+                path: place.path.clone(),
+                source,
+            })?;
         if got == 0 {
             break;
         }
         write_all(&handle, &buffer[..got]).map_err(|source| Error::Archive {
             path: place.path.clone(),
-            source: nar::Error::Write { offset: reader.offset(), source: source.into() },
+            source: nar::Error::Write {
+                offset: reader.offset(),
+                source: source.into(),
+            },
         })?;
     }
     let mode = if executable { 0o555 } else { 0o444 };
@@ -136,7 +155,13 @@ fn seal(handle: &OwnedFd, mode: u32) -> Result<(), Errno> {
 /// The times of everything in a store: the access time stays.
 pub(super) fn timestamps() -> Timestamps {
     Timestamps {
-        last_access: Timespec { tv_sec: 0, tv_nsec: UTIME_OMIT },
-        last_modification: Timespec { tv_sec: MTIME, tv_nsec: 0 },
+        last_access: Timespec {
+            tv_sec: 0,
+            tv_nsec: UTIME_OMIT,
+        },
+        last_modification: Timespec {
+            tv_sec: MTIME,
+            tv_nsec: 0,
+        },
     }
 }

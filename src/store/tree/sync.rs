@@ -27,15 +27,15 @@ pub fn sync(path: &Path) -> Result<(), Error> {
 
 /// Makes the entries of a directory durable.
 pub fn sync_directory(path: &Path) -> Result<(), Error> {
-    let handle = rustix::fs::open(path, DIRECTORY, Mode::empty())
-        .map_err(Error::system("open", path))?;
+    let handle =
+        rustix::fs::open(path, DIRECTORY, Mode::empty()).map_err(Error::system("open", path))?;
     rustix::fs::fsync(handle).map_err(Error::system("sync", path))
 }
 
 /// Makes everything on the file system of `path` durable.
 pub fn sync_file_system(path: &Path) -> Result<(), Error> {
-    let handle = rustix::fs::open(path, DIRECTORY, Mode::empty())
-        .map_err(Error::system("open", path))?;
+    let handle =
+        rustix::fs::open(path, DIRECTORY, Mode::empty()).map_err(Error::system("open", path))?;
     rustix::fs::syncfs(handle).map_err(Error::system("sync", path))
 }
 
@@ -51,8 +51,14 @@ fn collect(place: &Place<'_>, handles: &mut Vec<OwnedFd>) -> Result<bool, Error>
     if handles.len() >= FEW {
         return Ok(false);
     }
-    let handle = place.open(flags).map_err(Error::system("open", &place.path))?;
-    let children = if flags == DIRECTORY { names(&handle, &place.path)? } else { Vec::new() };
+    let handle = place
+        .open(flags)
+        .map_err(Error::system("open", &place.path))?;
+    let children = if flags == DIRECTORY {
+        names(&handle, &place.path)?
+    } else {
+        Vec::new()
+    };
     for name in children {
         if !collect(&Place::new(&handle, name, &place.path), handles)? {
             return Ok(false);

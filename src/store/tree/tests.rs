@@ -20,7 +20,10 @@ fn every_archive_is_restored_and_dumped_again() {
         let mut again = Vec::new();
         dump(&place, &mut again).unwrap();
         assert!(again == bytes, "{}", source.display());
-        assert_eq!(hash(&place).unwrap(), (restored.nar_hash, restored.nar_size));
+        assert_eq!(
+            hash(&place).unwrap(),
+            (restored.nar_hash, restored.nar_size)
+        );
         assert_canonical(&place);
         sync(&place).unwrap();
         remove(&place).unwrap();
@@ -30,9 +33,18 @@ fn every_archive_is_restored_and_dumped_again() {
 
 fn assert_canonical(path: &Path) {
     let metadata = path.symlink_metadata().unwrap();
-    assert_eq!((metadata.mtime(), metadata.mtime_nsec()), (1, 0), "{}", path.display());
+    assert_eq!(
+        (metadata.mtime(), metadata.mtime_nsec()),
+        (1, 0),
+        "{}",
+        path.display()
+    );
     if !metadata.is_symlink() {
-        assert!(matches!(metadata.mode() & 0o7777, 0o444 | 0o555), "{}", path.display());
+        assert!(
+            matches!(metadata.mode() & 0o7777, 0o444 | 0o555),
+            "{}",
+            path.display()
+        );
     }
     if metadata.is_dir() {
         for entry in fs_err::read_dir(path).unwrap() {
@@ -62,7 +74,10 @@ fn what_a_builder_made_becomes_canonical() {
     let before = fs_err::metadata("/etc/passwd").unwrap().mtime();
     canonicalise(&out, None, &mut InodesSeen::default()).unwrap();
     assert_canonical(&out);
-    assert_eq!(out.join("tool").symlink_metadata().unwrap().mode() & 0o7777, 0o555);
+    assert_eq!(
+        out.join("tool").symlink_metadata().unwrap().mode() & 0o7777,
+        0o555
+    );
     assert_eq!(fs_err::metadata("/etc/passwd").unwrap().mtime(), before);
     remove(&out).unwrap();
 }
