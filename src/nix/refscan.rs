@@ -259,9 +259,9 @@ mod tests {
             for piece in bytes.chunks(4096) {
                 io::Write::write_all(&mut examiner, piece).unwrap();
             }
-            let examined = examiner.finish();
-            assert!(examined.references.is_superset(&expected), "{output}");
-            assert_eq!(examined.nar_size, output["narSize"].as_u64().unwrap());
+            let result = examiner.finish();
+            assert!(result.references.is_superset(&expected), "{output}");
+            assert_eq!(result.nar_size, output["narSize"].as_u64().unwrap());
         }
     }
 

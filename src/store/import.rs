@@ -18,6 +18,9 @@ use crate::nix::{CAHash, Derivation, HashAlgorithm, NixHash, NixHasher, StoreDir
 
 /// The most paths that are locked and registered together: each costs an open file.
 const PIECE: usize = 2048;
+/// Beyond so many paths one call for the whole file system is cheaper, though it also waits for
+/// what others have written.
+const FEW: usize = 64;
 
 /// What is said of a path before its NAR follows.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -40,6 +43,8 @@ pub struct ImportHeader {
 #[derive(Default)]
 pub struct Importer {
     pending: BTreeMap<StorePath, Pending>,
+    /// Sets the interim names of one importer apart from all others'.
+    tag: String,
 }
 
 struct Pending {
@@ -67,7 +72,10 @@ impl Importer {
             return Ok(());
         }
         let basename = header.path.to_basename();
-        let interim = format!("{}-pontoon-import-{}", &basename[..32], random()?);
+        if self.tag.is_empty() {
+            self.tag = random()?;
+        }
+        let interim = format!("{}-pontoon-import-{}", &basename[..32], self.tag);
         let place = store.dir().store().join(interim);
         match check(header, &place, nar) {
             Ok(registration) => {
@@ -108,10 +116,13 @@ impl Importer {
     }
 
     fn sync(&self, store: &Store) -> Result<(), Error> {
-        match self.pending.values().next() {
-            Some(only) if self.pending.len() == 1 => Ok(tree::sync(&only.place)?),
-            _ => Ok(tree::sync_file_system(&store.dir().store())?),
+        if self.pending.len() > FEW {
+            return Ok(tree::sync_file_system(&store.dir().store())?);
         }
+        for pending in self.pending.values() {
+            tree::sync(&pending.place)?;
+        }
+        Ok(())
     }
 
     fn register(&mut self, store: &Store, paths: &[StorePath]) -> Result<usize, Error> {

@@ -39,7 +39,6 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use crate::nix::StorePath;
 use database::Database;
 pub use database::{PathInfo, Registration};
 pub use error::Error;
@@ -51,6 +50,8 @@ pub use locks::{GcLock, OutputLocks};
 pub use roots::Roots;
 pub use slots::Slot;
 use temp_roots::TempRoots;
+
+use crate::nix::StorePath;
 
 /// The physical directory whose logical place is `/nix`.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -143,7 +144,7 @@ enum Access {
 }
 
 /// How long another process may hold the database before that is an error: Nix's own hour.
-pub const PATIENCE: Duration = Duration::from_secs(3600);
+pub const PATIENCE: Duration = Duration::from_hours(1);
 
 impl Store {
     /// Opens a store for reading and writing, and creates it on first use as Nix does.

@@ -125,7 +125,7 @@ fn a_slot_is_leased_once_and_swept() {
     assert!(Slot::try_lease(&scene.dir, 0).unwrap().is_none());
     let left = first.store_dir().join("left");
     fs_err::create_dir_all(left.join("inner")).unwrap();
-    fs_err::set_permissions(&left, std::fs::Permissions::from_mode(0)).unwrap();
+    fs_err::set_permissions(&left, std::fs::Permissions::from_mode(0o0)).unwrap();
     let inode = first.store_dir().metadata().unwrap().ino();
     drop(first);
     let again = Slot::lease(&scene.dir).unwrap();

@@ -16,13 +16,12 @@ use std::ffi::CString;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{AtFlags, CWD, Dir, FileType, Mode, OFlags, Stat};
-use rustix::io::Errno;
-
 pub use canonicalise::{InodesSeen, canonicalise};
 pub use dump::{dump, examine, hash};
 pub use remove::{remove, remove_contents};
 pub use restore::{Restored, restore};
+use rustix::fs::{AtFlags, CWD, Dir, FileType, Mode, OFlags, Stat};
+use rustix::io::Errno;
 pub use sync::{sync, sync_directory, sync_file_system};
 
 use crate::nix::nar;

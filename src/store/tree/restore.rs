@@ -111,7 +111,7 @@ fn regular(
     let mode = Mode::from_raw_mode(0o600);
     let handle = rustix::fs::openat(place.parent, &place.name, flags, mode)
         .map_err(Error::system("create", &place.path))?;
-    let mut buffer = [0; 32 * 1024];
+    let mut buffer = [0; 16 * 1024];
     loop {
         let got = reader
             .read_contents(&mut buffer)
