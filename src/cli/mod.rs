@@ -15,11 +15,13 @@ pub mod failure;
 pub mod nix_setting;
 pub mod out_link;
 pub mod output;
+pub mod request;
 pub mod secrets;
 pub mod session;
 pub mod settings;
 pub mod signals;
 pub mod surroundings;
+pub mod systems;
 
 use std::process::ExitCode;
 

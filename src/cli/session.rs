@@ -12,82 +12,18 @@ use std::time::Instant;
 
 use super::args::{Fact, Shape};
 use super::error::{Error, Kind};
+use super::request::{Argument, Nix, PipelineRequest, Request, Source};
 use super::settings::{How, OnFailure, SandboxPath, Store, Where};
 use super::signals::Asked;
 use super::surroundings::Surroundings;
-use super::{failure, secrets};
+use super::{failure, secrets, systems};
 use crate::eval::{self, EvalStore, Evaluator};
 use crate::event::{Event, Sink, VERSION};
-use crate::nix::derivation::{Kvm, Level, Systems};
 use crate::nix::{StorePath, Wanted};
 use crate::pipeline::{self, Pipeline};
 use crate::plan::show;
 use crate::store::NixDir;
 use crate::{agent, engine, run, tunnel};
-
-/// What is to be evaluated, as typed.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Request {
-    /// Where attributes are looked for.
-    pub source: Source,
-    /// Installables of flakes and `.drv` paths, or attributes of a file or expression; in order,
-    /// never empty.
-    pub installables: Vec<String>,
-    /// `--arg` and `--argstr`, in that order.
-    pub arguments: Vec<Argument>,
-    /// How.
-    pub nix: Nix,
-}
-
-/// Which pipeline is to be evaluated, as typed.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct PipelineRequest {
-    /// The flake, without the name.
-    pub flake: String,
-    /// The pipeline's name.
-    pub name: String,
-    /// How.
-    pub nix: Nix,
-}
-
-/// How `nix` is called.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Nix {
-    /// `--system`.
-    pub system: Option<String>,
-    /// `--option`.
-    pub options: Vec<(String, String)>,
-}
-
-/// Where attributes are looked for.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Source {
-    /// Every installable says it itself.
-    Flakes,
-    /// `-f`.
-    File(String),
-    /// `--expr`.
-    Expression(String),
-}
-
-/// An argument of the file or expression.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Argument {
-    /// A Nix expression.
-    Expression {
-        /// Its name.
-        name: String,
-        /// Its text.
-        expression: String,
-    },
-    /// A string.
-    Text {
-        /// Its name.
-        name: String,
-        /// Its content.
-        text: String,
-    },
-}
 
 /// What is to be built, and run after it.
 #[derive(Debug)]
@@ -339,7 +275,7 @@ impl Session<'_> {
             timeout: self.how.timeout,
             silence: self.how.silence,
             sandbox_paths: self.sandbox_paths(sink)?,
-            systems: Systems::x86_64_linux(level(), kvm()),
+            systems: systems::here(),
             program,
             temporary: std::env::temp_dir(),
             tunnel_proxy: self
@@ -555,26 +491,4 @@ fn run_id() -> Result<String, Error> {
         .and_then(|mut file| std::io::Read::read_exact(&mut file, &mut bytes));
     random.map_err(|source| Error::new(Kind::Other, source))?;
     Ok(format!("{:016x}", u64::from_be_bytes(bytes)))
-}
-
-fn level() -> Level {
-    #[cfg(target_arch = "x86_64")]
-    {
-        use std::arch::is_x86_feature_detected as has;
-        if has!("avx2") && has!("bmi1") && has!("bmi2") && has!("fma") && has!("movbe") {
-            return Level::V3;
-        }
-        if has!("sse4.2") && has!("ssse3") && has!("popcnt") && has!("cmpxchg16b") {
-            return Level::V2;
-        }
-    }
-    Level::V1
-}
-
-fn kvm() -> Kvm {
-    use rustix::fs::{Access, access};
-    match access("/dev/kvm", Access::READ_OK | Access::WRITE_OK) {
-        Ok(()) => Kvm::Usable,
-        Err(_) => Kvm::Absent,
-    }
 }

@@ -2,7 +2,7 @@
 
 use crate::cli::args::{Evaluation, NixOptions, pairs};
 use crate::cli::error::Error;
-use crate::cli::session::{Argument, Nix, PipelineRequest, Request, Source};
+use crate::cli::request::{Argument, Nix, PipelineRequest, Request, Source};
 
 /// What to build: installables of flakes, or attributes of a file or expression.
 ///
