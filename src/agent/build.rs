@@ -15,7 +15,7 @@ use std::path::PathBuf;
 
 use crate::agent::link::Lost;
 use crate::agent::outputs::Collect;
-use crate::agent::room::{self, BUILD_DIR, Network, Program, Room, RoomError, SlotDirs};
+use crate::agent::room::{BUILD_DIR, Network, Program, Room, RoomError, SlotDirs};
 use crate::agent::watch::{End, Limits, Watch, WatchError};
 use crate::agent::{Agent, Shape, end};
 use crate::event::Failure;

@@ -83,7 +83,7 @@ impl SlotDirs {
             number: slot.number(),
             store: slot.store_dir(),
             build: slot.build_dir(),
-            temporary: slot.dir().join("tmp"),
+            temporary: slot.temporary_dir(),
             root: slot.root_dir(),
         }
     }

@@ -3,10 +3,10 @@
 use std::collections::BTreeSet;
 use std::io::Write;
 
-use crate::nix::{NixHasher, StorePath, derivation};
+use crate::nix::StorePath;
 use crate::plan::closure::{Source, SourceError};
 use crate::run::{Error, Options};
-use crate::store::{self, NixDir, PathInfo, Store, tree};
+use crate::store::{NixDir, PathInfo, Store, tree};
 use crate::tunnel::ImportHeader;
 
 /// `.drv` files of one or several stores; the first that has one wins.

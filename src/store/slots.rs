@@ -55,6 +55,7 @@ impl Slot {
         for (folder, mode) in [
             (self.store_dir(), 0o1775),
             (self.build_dir(), 0o755),
+            (self.temporary_dir(), 0o755),
             (self.root_dir(), 0o755),
         ] {
             make_empty(&folder, mode)?;
@@ -80,6 +81,11 @@ impl Slot {
     /// Where build directories are made.
     pub fn build_dir(&self) -> PathBuf {
         self.dir.join("build")
+    }
+
+    /// What a build sees as `/tmp`.
+    pub fn temporary_dir(&self) -> PathBuf {
+        self.dir.join("tmp")
     }
 
     /// Where a build's root is put together.
