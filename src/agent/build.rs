@@ -97,7 +97,9 @@ impl Agent {
         }
         let attempt = self.begin(job)?;
         let result = self.attempt(job, &recipe, &closure, &valid);
-        attempt.end(end(describe(&result), exit_code(&result))).map_err(machine)?;
+        attempt
+            .end(end(describe(&result), exit_code(&result)))
+            .map_err(machine)?;
         locks.release().map_err(machine)?;
         result
     }
@@ -148,7 +150,9 @@ impl Agent {
         drv: &StorePath,
     ) -> Result<BTreeMap<String, Option<StorePath>>, Stop> {
         let Ok(bytes) = fs_err::read(self.store.dir().real(drv)) else {
-            return Err(Stop::Result(BuildResult::StoreLost { missing: drv.clone() }));
+            return Err(Stop::Result(BuildResult::StoreLost {
+                missing: drv.clone(),
+            }));
         };
         Ok(derivation::decode(drv, &bytes).map_err(machine)?.outputs)
     }
@@ -337,7 +341,9 @@ impl Agent {
 }
 
 fn personality(wanted: derivation::Personality) -> Personality {
-    Personality { linux32: wanted == derivation::Personality::Linux32 }
+    Personality {
+        linux32: wanted == derivation::Personality::Linux32,
+    }
 }
 
 /// Why nothing more can be said of a process in a room.
@@ -374,9 +380,9 @@ impl From<crate::agent::outputs::Rejected> for Stop {
 fn exit_code(result: &Result<BuildResult, Stop>) -> Option<i32> {
     match result {
         Ok(BuildResult::Built { .. }) => Some(0),
-        Err(Stop::Result(BuildResult::Failed { failure: Failure::ExitCode { code, .. } })) => {
-            Some(*code)
-        }
+        Err(Stop::Result(BuildResult::Failed {
+            failure: Failure::ExitCode { code, .. },
+        })) => Some(*code),
         _ => None,
     }
 }

@@ -38,7 +38,9 @@ impl Agent {
         let id = attempt.id.clone();
         let running = attempts::begin(self.store.dir(), attempt, Durability::Synced)
             .map_err(|error| Interrupted::machine(&error))?;
-        self.link.say(&FromAgent::Started { attempt: id }).map_err(Interrupted::Lost)?;
+        self.link
+            .say(&FromAgent::Started { attempt: id })
+            .map_err(Interrupted::Lost)?;
         let result = self.run_effect(job);
         let text = match &result {
             Ok(EffectResult::Succeeded) => "succeeded".to_owned(),
@@ -50,10 +52,14 @@ impl Agent {
         };
         let code = match &result {
             Ok(EffectResult::Succeeded) => Some(0),
-            Ok(EffectResult::Failed { failure: Failure::ExitCode { code, .. } }) => Some(*code),
+            Ok(EffectResult::Failed {
+                failure: Failure::ExitCode { code, .. },
+            }) => Some(*code),
             _ => None,
         };
-        running.end(end(text, code)).map_err(|error| Interrupted::machine(&error))?;
+        running
+            .end(end(text, code))
+            .map_err(|error| Interrupted::machine(&error))?;
         result
     }
 

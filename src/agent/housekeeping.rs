@@ -169,6 +169,18 @@ impl Agent {
 }
 
 fn described(header: ImportHeader) -> store::ImportHeader {
-    let ImportHeader { path, references, deriver, ca, nar_hash } = header;
-    store::ImportHeader { path, references, deriver, ca, nar_hash }
+    let ImportHeader {
+        path,
+        references,
+        deriver,
+        ca,
+        nar_hash,
+    } = header;
+    store::ImportHeader {
+        path,
+        references,
+        deriver,
+        ca,
+        nar_hash,
+    }
 }

@@ -27,11 +27,12 @@ pub mod watch;
 use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use link::{Link, Lost};
+use users::Users;
+
 use crate::store::attempts::{Attempt, End, Kind};
 use crate::store::{NixDir, Store};
 use crate::tunnel::{self, FromAgent, MachineError, ToAgent};
-use link::{Link, Lost};
-use users::Users;
 
 /// The op's environment variable with its nonce.
 pub const NONCE: &str = "PONTOON_NONCE";
@@ -143,12 +144,18 @@ pub struct Agent {
 
 /// Describes the end of an attempt, now.
 pub(crate) fn end(outcome: String, exit: Option<i32>) -> End {
-    End { outcome, exit, ended: now() }
+    End {
+        outcome,
+        exit,
+        ended: now(),
+    }
 }
 
 /// Milliseconds since the epoch; 0 for a clock before it.
 fn now() -> u64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    let since = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .unwrap_or_default();
     u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
 }
 
@@ -174,8 +181,15 @@ pub fn run(orders: &Orders) -> i32 {
     };
     let users = Users::read(orders.users.as_deref());
     let nonce = orders.nonce.clone();
-    let mut agent =
-        Agent { link, store, shape: orders.shape, users, slot: None, nonce, attempts: 0 };
+    let mut agent = Agent {
+        link,
+        store,
+        shape: orders.shape,
+        users,
+        slot: None,
+        nonce,
+        attempts: 0,
+    };
     match agent.greet(orders).and_then(|()| agent.serve(orders.task)) {
         Ok(()) => exit::DONE,
         Err(_) => exit::LOST,

@@ -280,6 +280,7 @@ impl Room<'_> {
         if self.network == Network::Open {
             write("/etc/nsswitch.conf", NSSWITCH.as_bytes())?;
         }
+        self.clear_slot()?;
         for path in self.closure.keys() {
             if let Ok(link) = self.dir.real(path).read_link() {
                 let place = self.slot.store.join(path.to_basename());
@@ -292,6 +293,31 @@ impl Room<'_> {
             if !path.starts_with(BUILD_DIR) {
                 write(path, contents)?;
             }
+        }
+        Ok(())
+    }
+}
+
+impl Room<'_> {
+    /// Removes what an earlier op left in the slot. The places where inputs are mounted now stay:
+    /// they cannot be removed, and the builder sees the inputs there.
+    fn clear_slot(&self) -> Result<(), RoomError> {
+        let inputs: std::collections::BTreeSet<String> =
+            self.closure.keys().map(StorePath::to_basename).collect();
+        let entries =
+            fs_err::read_dir(&self.slot.store).map_err(|error| prepare(&self.slot.store, error))?;
+        for entry in entries {
+            let entry = entry.map_err(|error| prepare(&self.slot.store, error))?;
+            if entry
+                .file_name()
+                .to_str()
+                .is_some_and(|name| inputs.contains(name))
+            {
+                continue;
+            }
+            let place = entry.path();
+            crate::store::tree::remove(&place)
+                .map_err(|error| prepare(&place, io::Error::other(error)))?;
         }
         Ok(())
     }

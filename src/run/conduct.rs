@@ -138,10 +138,12 @@ impl<'a, 's> Conductor<'a, 's> {
         self.schedule.open() == 0 && !effects_open && !busy
     }
 
+    /// How many nodes run. A plain op counts until it has ended, because it holds its slot.
     fn running(&self) -> usize {
+        let plain = self.options.shape == Shape::Plain;
         self.workers
             .values()
-            .filter(|worker| worker.job.is_some())
+            .filter(|worker| plain || worker.job.is_some())
             .count()
     }
 

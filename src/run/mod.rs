@@ -23,6 +23,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+pub use outcome::exit_code;
+use session::Session;
+
 use crate::engine::{SecretValue, Shape};
 use crate::event::{Event, Sink, Summary};
 use crate::nix::derivation::Systems;
@@ -31,9 +34,6 @@ use crate::pipeline::Pipeline;
 use crate::plan::{self, Effects, Graph, Plan, closure};
 use crate::store::NixDir;
 use crate::tunnel::SandboxPath;
-use session::Session;
-
-pub use outcome::exit_code;
 
 /// What a run is told.
 #[derive(Debug, Clone)]

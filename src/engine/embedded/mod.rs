@@ -17,10 +17,11 @@ use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
-use crate::engine::{Device, Engine, EngineEvent, Error, Op, OpEnd, OpExit};
-use crate::tunnel::{Decoder, Frame, encode, frame};
 use machine::UserMapping;
 use wire::{FromHelper, ToHelper};
+
+use crate::engine::{Device, Engine, EngineEvent, Error, Op, OpEnd, OpExit};
+use crate::tunnel::{Decoder, Frame, encode, frame};
 
 /// What the engine is made of.
 #[derive(Debug, Clone)]
