@@ -8,14 +8,17 @@
 //! one for each agent's end of the tunnel, one for the engine. The build store is reached through
 //! the tunnel alone ([`session`]); the evaluation store is read where it lies ([`material`]).
 
+mod conclude;
 mod conduct;
 mod connection;
 mod effects;
+mod hear;
 mod logs;
 mod material;
 mod outcome;
 mod schedule;
 mod session;
+mod start;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;

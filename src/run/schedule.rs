@@ -83,11 +83,6 @@ impl Schedule {
         self.open
     }
 
-    /// How many could start now.
-    pub(super) fn ready(&self) -> usize {
-        self.ready.len()
-    }
-
     /// Takes the most urgent build that can start.
     pub(super) fn take(&mut self) -> Option<NodeIndex> {
         let (_, node) = self.ready.pop_first()?;

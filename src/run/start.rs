@@ -1,0 +1,155 @@
+//! Starting builds: which op, with what mounted, for which agent.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use crate::engine::Shape;
+use crate::engine::lower::{PlainInputs, Reach};
+use crate::nix::derivation::Parsed;
+use crate::nix::{Output, StorePath};
+use crate::plan::NodeIndex;
+use crate::run::Error;
+use crate::run::conduct::{Conductor, Job, Worker};
+use crate::run::logs::Lines;
+use crate::tunnel::{BuildJob, PathKind, ToAgent};
+
+impl Conductor<'_, '_> {
+    pub(super) fn start_build(&mut self, node: NodeIndex) -> Result<(), Error> {
+        let idle = self
+            .workers
+            .iter()
+            .find(|(_, worker)| worker.idle)
+            .map(|(n, _)| n.clone());
+        if let (Shape::Strong, Some(nonce)) = (self.options.shape, idle) {
+            return self.give(&nonce, Job::Build(node));
+        }
+        let parsed = self.planned.graph.node(node).parsed.clone();
+        let reach = reach(&parsed);
+        let nonce = self.session.nonce();
+        let slot = self.slots.pop();
+        let definition = match self.options.shape {
+            Shape::Strong => {
+                let inputs = PlainInputs::default();
+                self.session
+                    .lowering
+                    .build(&parsed.path, reach, &inputs, &nonce)?
+            }
+            Shape::Plain => {
+                let closure = self.input_closure(node, &parsed)?;
+                let closure = closure.iter().collect();
+                let slot = slot.expect("as many slots as jobs were leased");
+                let inputs = PlainInputs { slot, closure };
+                self.session
+                    .lowering
+                    .build(&parsed.path, reach, &inputs, &nonce)?
+            }
+        };
+        self.employ(nonce.clone(), Job::Build(node), slot);
+        self.session.start(nonce, definition, BTreeMap::new())
+    }
+
+    /// Notes a new op that is to do a job when its agent asks.
+    pub(super) fn employ(&mut self, nonce: String, job: Job, slot: Option<u32>) {
+        let worker = Worker {
+            speaker: None,
+            job: Some(job),
+            idle: false,
+            slot,
+            started: None,
+            attempt: false,
+            lines: Lines::default(),
+        };
+        self.workers.insert(nonce, worker);
+    }
+
+    /// Gives a job to an agent that asked for one.
+    pub(super) fn give(&mut self, nonce: &str, job: Job) -> Result<(), Error> {
+        let slot = self.workers.get(nonce).and_then(|worker| worker.slot);
+        let message = match &job {
+            Job::Build(node) => ToAgent::Build(self.build_job(*node, slot)),
+            Job::Effect(effect) => ToAgent::Effect(self.effect_job(*effect)),
+        };
+        let Some(worker) = self.workers.get_mut(nonce) else {
+            return Ok(());
+        };
+        worker.idle = false;
+        worker.job = Some(job);
+        worker.started = None;
+        worker.attempt = false;
+        worker.lines = Lines::default();
+        if let Some(speaker) = &mut worker.speaker {
+            // A broken stream is heard of as its end.
+            let _ = speaker.say(&message);
+        }
+        Ok(())
+    }
+
+    fn build_job(&self, node: NodeIndex, slot: Option<u32>) -> BuildJob {
+        let wanted = &self.planned.plan.node(node).wanted;
+        BuildJob {
+            drv: self.planned.graph.node(node).parsed.path.clone(),
+            wanted: wanted.iter().cloned().collect(),
+            run: self.options.run.clone(),
+            cores: self.options.cores,
+            timeout: self.options.timeout.map(|limit| limit.as_secs()),
+            silence: self.options.silence.map(|limit| limit.as_secs()),
+            sandbox_paths: self.options.sandbox_paths.clone(),
+            slot,
+        }
+    }
+
+    /// Returns the closure of a build's inputs that mounts can bring.
+    fn input_closure(&mut self, node: NodeIndex, parsed: &Parsed) -> Result<Vec<StorePath>, Error> {
+        let mut roots: BTreeSet<StorePath> = parsed.derivation.input_sources().clone();
+        for input in self.planned.graph.node(node).inputs() {
+            let outputs = &self.planned.graph.node(input.node).parsed.outputs;
+            roots.extend(
+                input
+                    .outputs
+                    .iter()
+                    .filter_map(|name| outputs.get(name)?.clone()),
+            );
+        }
+        self.mountable_closure(roots)
+    }
+
+    /// Returns the closure of valid paths, without symlinks.
+    pub(super) fn mountable_closure(
+        &mut self,
+        roots: BTreeSet<StorePath>,
+    ) -> Result<Vec<StorePath>, Error> {
+        let unknown: Vec<StorePath> = roots
+            .iter()
+            .filter(|path| !self.facts.contains_key(*path))
+            .cloned()
+            .collect();
+        if !unknown.is_empty() {
+            for fact in self.session.closure(unknown)? {
+                self.facts.insert(fact.path.clone(), fact);
+            }
+        }
+        let mut closure = BTreeSet::new();
+        let mut open: Vec<StorePath> = roots.into_iter().collect();
+        while let Some(path) = open.pop() {
+            if let Some(fact) = self.facts.get(&path)
+                && closure.insert(path)
+            {
+                open.extend(fact.references.iter().cloned());
+            }
+        }
+        closure.retain(|path| self.facts[path].kind != PathKind::Symlink);
+        Ok(closure.into_iter().collect())
+    }
+}
+
+fn reach(parsed: &Parsed) -> Reach {
+    let fixed = parsed
+        .derivation
+        .outputs()
+        .values()
+        .any(|output| matches!(output, Output::Fixed { .. }));
+    if fixed {
+        Reach::Network
+    } else {
+        Reach::Nothing
+    }
+}
