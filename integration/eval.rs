@@ -103,8 +103,8 @@ impl Setup {
 
     fn write(&self, name: &str, text: &str) -> String {
         let path = self.directory.path().join(name);
-        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
-        std::fs::write(&path, text).unwrap();
+        fs_err::create_dir_all(path.parent().unwrap()).unwrap();
+        fs_err::write(&path, text).unwrap();
         path.to_str().unwrap().to_owned()
     }
 
@@ -421,7 +421,7 @@ fn pipelines_are_found_at_both_places() {
 fn facts_come_from_git() {
     let setup = Setup::new();
     let directory = setup.directory.path().join("repository");
-    std::fs::create_dir(&directory).unwrap();
+    fs_err::create_dir(&directory).unwrap();
     let git = |arguments: &[&str]| {
         let identity = ["-c", "user.name=a", "-c", "user.email=a@example.org"];
         let status = Command::new("git")
@@ -442,7 +442,7 @@ fn facts_come_from_git() {
     assert!(ask().is_empty());
     git(&["init", "-b", "main${x}"]);
     assert!(!ask().contains_key("rev"));
-    std::fs::write(directory.join("a"), "1").unwrap();
+    fs_err::write(directory.join("a"), "1").unwrap();
     git(&["add", "a"]);
     git(&["commit", "-m", "a"]);
     let clean = ask();
@@ -454,7 +454,7 @@ fn facts_come_from_git() {
     assert!(!clean.contains_key("tag"));
     git(&["tag", "v1"]);
     git(&["checkout", "--detach"]);
-    std::fs::write(directory.join("a"), "2").unwrap();
+    fs_err::write(directory.join("a"), "2").unwrap();
     let tagged = ask();
     assert_eq!(
         (&tagged["tag"], &tagged["dirty"]),

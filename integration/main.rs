@@ -7,5 +7,6 @@
     reason = "a test fails by panicking, and so does what it calls"
 )]
 
+mod eval;
 mod harness;
 mod support;

@@ -192,15 +192,13 @@ impl Agent {
     }
 
     fn slot(&mut self, number: Option<u32>) -> Result<SlotDirs, Stop> {
-        match (self.shape, number) {
-            (Shape::Plain, Some(number)) => Ok(SlotDirs::mounted(self.store.dir(), number)),
-            _ => {
-                if self.slot.is_none() {
-                    self.slot = Some(Slot::lease(self.store.dir()).map_err(machine)?);
-                }
-                Ok(SlotDirs::of(self.slot.as_ref().expect("just leased")))
-            }
+        if let (Shape::Plain, Some(number)) = (self.shape, number) {
+            return Ok(SlotDirs::mounted(self.store.dir(), number));
         }
+        if self.slot.is_none() {
+            self.slot = Some(Slot::lease(self.store.dir()).map_err(machine)?);
+        }
+        Ok(SlotDirs::of(self.slot.as_ref().expect("just leased")))
     }
 
     fn attempt(
@@ -391,9 +389,8 @@ fn describe(result: &Result<BuildResult, Stop>) -> String {
     match result {
         Ok(BuildResult::Built { .. }) => "built".to_owned(),
         Ok(BuildResult::Cancelled) => "cancelled".to_owned(),
-        Ok(_) => "ended".to_owned(),
         Err(Stop::Result(BuildResult::Failed { failure })) => format!("failed: {failure}"),
-        Err(Stop::Result(_)) => "ended".to_owned(),
+        Ok(_) | Err(Stop::Result(_)) => "ended".to_owned(),
         Err(Stop::Busy(_)) => "busy".to_owned(),
         Err(Stop::Machine(error)) => format!("machine failed: {error}"),
         Err(Stop::Lost(lost)) => format!("ended with its lifeline: {lost}"),

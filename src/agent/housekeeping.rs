@@ -152,7 +152,7 @@ impl Agent {
         Ok(())
     }
 
-    fn import_end(&mut self, services: &mut Services) -> Result<FromAgent, MachineError> {
+    fn import_end(&self, services: &mut Services) -> Result<FromAgent, MachineError> {
         let importer = services.importer.take();
         let bytes = std::mem::take(&mut services.bytes);
         if let Some(error) = services.broken.take() {
@@ -160,7 +160,7 @@ impl Agent {
         }
         let paths = match importer {
             Some(importer) => importer
-                .finish(&mut self.store)
+                .finish(&self.store)
                 .map_err(|error| MachineError::of(&error))?,
             None => 0,
         };

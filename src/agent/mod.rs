@@ -161,10 +161,9 @@ fn now() -> u64 {
 
 /// Does what an op orders; returns the exit code of its process.
 pub fn run(orders: &Orders) -> i32 {
-    let mut link = match Link::connect(Path::new(tunnel::SOCKET)) {
-        Ok(link) => link,
+    let Ok(mut link) = Link::connect(Path::new(tunnel::SOCKET)) else {
         // Nobody to tell: the engine reports the exit code.
-        Err(_) => return exit::LOST,
+        return exit::LOST;
     };
     let nix_dir = match orders.shape {
         Shape::Strong => PathBuf::from("/nix"),

@@ -115,11 +115,10 @@ impl Watch<'_> {
             let ready = self.wait_for_something(deadline.map(|deadline| deadline - now))?;
             if ready.link {
                 self.link.pump()?;
-                while let Some(message) = self.link.heard()? {
-                    match message {
-                        ToAgent::Cancel | ToAgent::Bye => return Ok(Some(End::Cancelled)),
-                        _ => return Err(Lost::OutOfPlace { what: "a job" }.into()),
-                    }
+                match self.link.heard()? {
+                    None => {}
+                    Some(ToAgent::Cancel | ToAgent::Bye) => return Ok(Some(End::Cancelled)),
+                    Some(_) => return Err(Lost::OutOfPlace { what: "a job" }.into()),
                 }
             }
             if ready.terminal {

@@ -371,7 +371,7 @@ mod tests {
                 engine: flag.map(Into::into),
                 ..Engine::default()
             };
-            match super::engine(&typed, &around(variables, MachineStore::Writable)) {
+            match engine(&typed, &around(variables, MachineStore::Writable)) {
                 Ok(_) => "embedded".to_owned(),
                 Err(error) => format!("{} {}", error.kind.code(), error.lines().join("; ")),
             }
@@ -403,7 +403,6 @@ mod tests {
             let place = Stores {
                 store: Some("/".into()),
                 eval_store: eval.map(Into::into),
-                ..Stores::default()
             };
             let place = stores(&place, &around(&[], machine)).unwrap();
             let roots = place

@@ -91,7 +91,7 @@ impl Lowering {
         let path = drv.to_string();
         let mut exec = self.exec(&["build", &path], nonce, reach);
         if self.shape == Shape::Plain {
-            self.add_plain_room(&mut exec, Some(inputs.slot), &inputs.closure);
+            Self::add_plain_room(&mut exec, Some(inputs.slot), &inputs.closure);
         } else {
             exec.network = Network::Default;
         }
@@ -109,7 +109,7 @@ impl Lowering {
     ) -> Result<Vec<u8>, Error> {
         let mut exec = self.exec(&["effect", name], nonce, Reach::Network);
         if self.shape == Shape::Plain {
-            self.add_plain_room(&mut exec, None, closure);
+            Self::add_plain_room(&mut exec, None, closure);
         }
         for secret in secrets {
             exec.mounts.push(Mount {
@@ -199,7 +199,7 @@ impl Lowering {
         exec
     }
 
-    fn add_plain_room(&self, exec: &mut Exec, slot: Option<u32>, closure: &[&StorePath]) {
+    fn add_plain_room(exec: &mut Exec, slot: Option<u32>, closure: &[&StorePath]) {
         for (dest, size) in [
             ("/build", BUILD_SIZE),
             ("/tmp", BUILD_SIZE),

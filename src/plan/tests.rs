@@ -1,3 +1,5 @@
+//! Decisions, on hand-made and random graphs.
+
 use proptest::prelude::*;
 
 use super::closure::tests::Files;

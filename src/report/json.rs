@@ -39,9 +39,9 @@ mod tests {
     fn every_event_is_one_line_that_the_documentation_shows() {
         let mut out = vec![];
         let mut json = Json::new(&mut out);
-        samples::everything()
-            .iter()
-            .for_each(|event| json.event(event));
+        for event in &samples::everything() {
+            json.event(event);
+        }
         let out = String::from_utf8(out).unwrap();
         let documented = include_str!("../../docs/json-events.md");
         for line in out.lines() {

@@ -75,9 +75,9 @@ mod tests {
         let narrator = Narrator::new(Detail::Logs, Progress::Lines, Colour::Never, advice);
         let mut closing = Closing(0);
         let mut plain = Plain::new(narrator, &mut closing);
-        samples::everything()
-            .iter()
-            .for_each(|event| plain.event(event));
+        for event in &samples::everything() {
+            plain.event(event);
+        }
         assert_eq!(closing.0, 2);
     }
 }

@@ -237,9 +237,9 @@ mod tests {
     fn is_gone_when_the_run_is_over() {
         let mut status = Status::default();
         let at = Duration::from_secs(1);
-        samples::everything()
-            .iter()
-            .for_each(|event| status.apply(event, at));
+        for event in &samples::everything() {
+            status.apply(event, at);
+        }
         assert!(status.render(at, 80, 10).is_empty());
     }
 }

@@ -113,7 +113,7 @@ impl<'a, 's> Conductor<'a, 's> {
                 .map_or(Duration::from_millis(100), |when| when - Instant::now())
                 .min(Duration::from_millis(100));
             if let Some(happening) = self.session.next(patience)? {
-                self.hear(happening)?;
+                self.hear(happening);
             }
             self.lose_patience()?;
         }

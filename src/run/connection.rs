@@ -115,7 +115,7 @@ impl Reader {
             return None;
         };
         let Ok(FromAgent::Hello { version, nonce, .. }) = frame::parse(&payload) else {
-            return self.greet_unfit(&payload, tell);
+            return Self::greet_unfit(&payload, tell);
         };
         if version != tunnel::VERSION {
             let _ = tell.send(Happening::WrongVersion);
@@ -138,7 +138,7 @@ impl Reader {
     }
 
     /// An agent that cannot open its store says so in place of a hello.
-    fn greet_unfit(&self, payload: &[u8], tell: &Sender<Happening>) -> Option<String> {
+    fn greet_unfit(payload: &[u8], tell: &Sender<Happening>) -> Option<String> {
         if let Ok(message @ FromAgent::Unfit { .. }) = frame::parse(payload) {
             let _ = tell.send(Happening::Said {
                 nonce: String::new(),

@@ -82,7 +82,7 @@ impl Conductor<'_, '_> {
         let secrets = self
             .pipeline
             .and_then(|run| run.secrets.get(&name).cloned())
-            .unwrap_or_else(BTreeMap::new);
+            .unwrap_or_default();
         let names: Vec<&str> = secrets.keys().map(String::as_str).collect();
         let nonce = self.session.nonce();
         let definition = self

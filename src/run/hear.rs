@@ -6,7 +6,6 @@ use crate::engine::{EngineEvent, OpEnd, OpExit};
 use crate::event::{BuiltOutput, Event, Failure, Outcome};
 use crate::nix::StorePath;
 use crate::plan::NodeIndex;
-use crate::run::Error;
 use crate::run::conduct::{Conductor, Job};
 use crate::run::connection::Happening;
 use crate::run::outcome::machine;
@@ -17,82 +16,51 @@ use crate::tunnel::{BuildResult, EffectResult, FromAgent, PathFacts, ToAgent};
 const LOCK_PAUSE: Duration = Duration::from_millis(100);
 
 impl Conductor<'_, '_> {
-    pub(super) fn hear(&mut self, happening: Happening) -> Result<(), Error> {
+    pub(super) fn hear(&mut self, happening: Happening) {
         match happening {
             Happening::Connected { nonce, mut speaker } => {
-                match self.workers.get_mut(&nonce) {
-                    Some(worker) => worker.speaker = Some(speaker),
+                if let Some(worker) = self.workers.get_mut(&nonce) {
+                    worker.speaker = Some(speaker);
+                } else {
                     // Nobody of this run: an op of a dead one, or a stranger.
-                    None => {
-                        let _ = speaker.say(&ToAgent::Bye);
-                        speaker.hang_up();
-                    }
+                    let _ = speaker.say(&ToAgent::Bye);
+                    speaker.hang_up();
                 }
-                Ok(())
             }
             Happening::Said { nonce, message } => self.hear_agent(&nonce, message),
-            Happening::Logged { nonce, bytes } => {
-                self.log(&nonce, &bytes);
-                Ok(())
-            }
-            Happening::Closed { nonce, reason } => {
-                if let Some(reason) = reason {
-                    self.lose(&nonce, &reason);
-                }
-                Ok(())
-            }
-            Happening::Engine(EngineEvent::Ended(end)) => {
-                self.op_ended(&end);
-                Ok(())
-            }
-            Happening::Engine(_) | Happening::WrongVersion => Ok(()),
+            Happening::Logged { nonce, bytes } => self.log(&nonce, &bytes),
+            Happening::Closed {
+                nonce,
+                reason: Some(reason),
+            } => self.lose(&nonce, &reason),
+            Happening::Engine(EngineEvent::Ended(end)) => self.op_ended(&end),
+            // The rest ends the run, and the session has made errors of it.
+            Happening::Closed { .. } | Happening::Engine(_) | Happening::WrongVersion => {}
         }
     }
 
-    fn hear_agent(&mut self, nonce: &str, message: FromAgent) -> Result<(), Error> {
+    fn hear_agent(&mut self, nonce: &str, message: FromAgent) {
         match message {
             FromAgent::Idle => self.hear_idle(nonce),
-            FromAgent::Started { attempt } => {
-                self.started(nonce, attempt);
-                Ok(())
-            }
-            FromAgent::Busy { lock } => {
-                self.busy(nonce, &lock);
-                Ok(())
-            }
-            FromAgent::Built { result } => {
-                self.built(nonce, result);
-                Ok(())
-            }
-            FromAgent::Ran { result } => {
-                self.ran(nonce, result);
-                Ok(())
-            }
+            FromAgent::Started { attempt } => self.started(nonce, attempt),
+            FromAgent::Busy { lock } => self.busy(nonce, &lock),
+            FromAgent::Built { result } => self.built(nonce, result),
+            FromAgent::Ran { result } => self.ran(nonce, result),
             FromAgent::Failed { error } | FromAgent::Unfit { error } => {
                 self.lose(nonce, &error.text);
-                Ok(())
             }
-            _ => {
-                self.lose(nonce, "its agent answers something else");
-                Ok(())
-            }
+            _ => self.lose(nonce, "its agent answers something else"),
         }
     }
 
-    fn hear_idle(&mut self, nonce: &str) -> Result<(), Error> {
+    fn hear_idle(&mut self, nonce: &str) {
         let Some(worker) = self.workers.get_mut(nonce) else {
-            return Ok(());
+            return;
         };
         match worker.job.clone() {
             Some(job) if self.stopping.is_none() => self.give(nonce, job),
-            Some(_) => {
-                self.finish(nonce, Outcome::Cancelled);
-                Ok(())
-            }
-            None => {
-                worker.idle = true;
-                Ok(())
-            }
+            Some(_) => self.finish(nonce, Outcome::Cancelled),
+            None => worker.idle = true,
         }
     }
 
@@ -272,7 +240,7 @@ impl Conductor<'_, '_> {
                     nonce: who,
                     message,
                 })) if who == nonce => {
-                    let _ = self.hear_agent(nonce, message);
+                    self.hear_agent(nonce, message);
                 }
                 Ok(Some(Happening::Logged { nonce: who, bytes })) if who == nonce => {
                     self.log(nonce, &bytes);
@@ -300,10 +268,9 @@ impl Conductor<'_, '_> {
             }
         }
         self.session.put_back(others);
-        !self
-            .workers
+        self.workers
             .get(nonce)
-            .is_some_and(|worker| worker.job.is_some())
+            .is_none_or(|worker| worker.job.is_none())
     }
 
     fn forget(&mut self, nonce: &str, slot: Option<u32>) {

@@ -55,9 +55,10 @@ impl<'a> Session<'a> {
         let lowering = Lowering {
             shape: options.shape,
             agent: agent_id(&options.program).map_err(Error::Prepare)?,
-            sandbox_paths: match options.sandbox_paths.is_empty() {
-                true => SandboxPaths::Absent,
-                false => SandboxPaths::Device,
+            sandbox_paths: if options.sandbox_paths.is_empty() {
+                SandboxPaths::Absent
+            } else {
+                SandboxPaths::Device
             },
         };
         let mut pending = Pending {
@@ -258,13 +259,10 @@ impl<'a> Session<'a> {
     fn ask(&mut self, job: &ToAgent) -> Result<FromAgent, Error> {
         self.say(job)?;
         loop {
-            let happening = match self.happenings.recv() {
-                Ok(happening) => happening,
-                Err(_) => {
-                    return Err(Error::EngineGone {
-                        reason: "nobody speaks any more".to_owned(),
-                    });
-                }
+            let Ok(happening) = self.happenings.recv() else {
+                return Err(Error::EngineGone {
+                    reason: "nobody speaks any more".to_owned(),
+                });
             };
             match happening {
                 Happening::Said { nonce, message } if nonce == self.store_nonce => {

@@ -20,7 +20,8 @@ impl Conductor<'_, '_> {
             .find(|(_, worker)| worker.idle)
             .map(|(n, _)| n.clone());
         if let (Shape::Strong, Some(nonce)) = (self.options.shape, idle) {
-            return self.give(&nonce, Job::Build(node));
+            self.give(&nonce, Job::Build(node));
+            return Ok(());
         }
         let parsed = self.planned.graph.node(node).parsed.clone();
         let reach = reach(&parsed);
@@ -62,14 +63,14 @@ impl Conductor<'_, '_> {
     }
 
     /// Gives a job to an agent that asked for one.
-    pub(super) fn give(&mut self, nonce: &str, job: Job) -> Result<(), Error> {
+    pub(super) fn give(&mut self, nonce: &str, job: Job) {
         let slot = self.workers.get(nonce).and_then(|worker| worker.slot);
         let message = match &job {
             Job::Build(node) => ToAgent::Build(self.build_job(*node, slot)),
             Job::Effect(effect) => ToAgent::Effect(self.effect_job(*effect)),
         };
         let Some(worker) = self.workers.get_mut(nonce) else {
-            return Ok(());
+            return;
         };
         worker.idle = false;
         worker.job = Some(job);
@@ -80,7 +81,6 @@ impl Conductor<'_, '_> {
             // A broken stream is heard of as its end.
             let _ = speaker.say(&message);
         }
-        Ok(())
     }
 
     fn build_job(&self, node: NodeIndex, slot: Option<u32>) -> BuildJob {

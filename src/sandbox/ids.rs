@@ -211,7 +211,7 @@ pub fn enter_user_namespace(map: &UserMap) -> Result<(), Error> {
 }
 
 fn write(path: &'static str, contents: &str) -> Result<(), Error> {
-    std::fs::write(path, contents).map_err(|source| Error::Map { path, source })
+    fs_err::write(path, contents).map_err(|source| Error::Map { path, source })
 }
 
 /// A process that stays outside of the namespace and runs the tools, which have no power inside.

@@ -156,7 +156,7 @@ fn write_maps(pid: u32, identity: Identity) -> Result<(), Error> {
     };
     let write = |name: &str, contents: String| {
         let path = PathBuf::from(format!("/proc/{pid}/{name}"));
-        std::fs::write(&path, contents).map_err(|source| Error::Map { path, source })
+        fs_err::write(&path, contents).map_err(|source| Error::Map { path, source })
     };
     write("uid_map", format!("{} {} 1", inside.0, outside.0))?;
     write("setgroups", "deny".to_owned())?;

@@ -1,3 +1,5 @@
+//! Closures that load and closures that are refused.
+
 use nix_derivation::{DerivationBuilder, InputDerivation};
 
 use super::*;

@@ -1,3 +1,5 @@
+//! What people and programs are shown of a plan.
+
 use serde_json::Value;
 
 use super::*;

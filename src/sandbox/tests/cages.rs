@@ -159,7 +159,7 @@ fn cages_nest_in_a_function_of_this_executable() {
             ],
         );
         let (from, to) = pipe();
-        let lost = std::fs::File::open("/dev/zero").unwrap();
+        let lost = fs_err::File::open("/dev/zero").unwrap();
         let mut child = spawn_call(&outer, &[to.as_fd()], || {
             assert_eq!(std::process::id(), 1);
             assert!(rustix::fs::fstat(lost.as_fd()).is_err());

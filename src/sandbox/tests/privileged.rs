@@ -1,4 +1,4 @@
-//! What takes the machine's root; `--include-ignored` runs it.
+//! What takes the machine's root.
 
 use std::os::unix::fs::MetadataExt;
 
@@ -11,7 +11,6 @@ fn root(case: impl FnOnce(&Path)) {
 }
 
 #[test]
-#[ignore = "needs root"]
 fn mapped_builder_is_its_user_outside() {
     root(|dir| {
         let cage = cage(
@@ -45,7 +44,6 @@ fn mapped_builder_is_its_user_outside() {
 }
 
 #[test]
-#[ignore = "needs root"]
 fn plain_builder_is_another_user_in_the_same_root() {
     root(|_| {
         let script = "id -u; id -g; id -G; head -c 1 /proc/1/mem 2>/dev/null || echo denied";
@@ -57,7 +55,6 @@ fn plain_builder_is_another_user_in_the_same_root() {
 }
 
 #[test]
-#[ignore = "needs root"]
 fn terminal_belongs_to_its_user() {
     root(|_| {
         let slave = std::fs::File::from(pty(Some((990, 991))).unwrap().slave);
@@ -67,7 +64,6 @@ fn terminal_belongs_to_its_user() {
 }
 
 #[test]
-#[ignore = "needs root"]
 fn kill_user_kills_only_that_user() {
     root(|_| {
         let sleeper = |uid| {
@@ -87,7 +83,6 @@ fn kill_user_kills_only_that_user() {
 }
 
 #[test]
-#[ignore = "needs root"]
 fn death_of_the_parent_kills_a_plain_builder() {
     root(|_| {
         let (mut from, to) = pipe();
@@ -109,7 +104,6 @@ fn death_of_the_parent_kills_a_plain_builder() {
 }
 
 #[test]
-#[ignore = "needs root"]
 fn subordinate_ids_give_an_ordinary_user_several_builders() {
     root(|dir| {
         // As if the machine knew this user, and for this process only.

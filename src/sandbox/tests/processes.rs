@@ -102,7 +102,7 @@ fn errors_name_program_and_step() {
 fn filter_refuses_set_ids_and_attributes() {
     with_scratch(|dir| {
         let path = dir.join("open/f");
-        let file = std::fs::File::create(&path).unwrap();
+        let file = fs_err::File::create(&path).unwrap();
         rustix::thread::set_no_new_privs(true).unwrap();
         sys::install_filter(&filter::nix()).unwrap();
         let mode = rustix::fs::Mode::from_raw_mode;
@@ -127,8 +127,8 @@ fn filter_reaches_32_bit_calls() {
     with_scratch(|dir| {
         use std::os::fd::AsRawFd;
         let path = dir.join("open/g");
-        let file = std::fs::File::create(&path).unwrap().as_raw_fd();
-        let kept = std::fs::File::create(&path).unwrap();
+        let file = fs_err::File::create(&path).unwrap().as_raw_fd();
+        let kept = fs_err::File::create(&path).unwrap();
         let (fchmod, fsetxattr, file) = (94, 228, kept.as_raw_fd().max(file));
         let missing = sys::call32(fchmod, file, 0o4755) == -libc::ENOSYS;
         assert!(!missing, "this kernel has no 32-bit calls");

@@ -91,7 +91,7 @@ impl Database {
             Ok(()) => return Ok(database),
         };
         let wal = dir.db().join("db.sqlite-wal");
-        if std::fs::metadata(wal).is_ok_and(|metadata| metadata.len() > 0) {
+        if fs_err::metadata(wal).is_ok_and(|metadata| metadata.len() > 0) {
             return Err(failure);
         }
         let flags = flags | OpenFlags::SQLITE_OPEN_URI;
