@@ -274,7 +274,7 @@ proptest! {
 }
 
 #[test]
-fn a_large_graph_is_decided_quickly() {
+fn a_large_and_deep_graph_is_decided() {
     let mut files = Files::default();
     let mut drvs: Vec<StorePath> = Vec::new();
     for at in 0..28_000_usize {
@@ -288,11 +288,8 @@ fn a_large_graph_is_decided_quickly() {
         drvs.push(drv);
     }
     let top = drvs.last().unwrap();
-    let start = std::time::Instant::now();
     let graph = graph(&files, &[wanted("top", top, &[])]);
     let plan = decide(&graph, &BTreeSet::new(), &systems());
     assert_eq!(plan.order.len(), 28_000);
     assert_eq!(plan.node(plan.order[0]).height, 27_999);
-    // In debug; a release build needs a small part of it.
-    assert!(start.elapsed().as_secs() < 5, "{:?}", start.elapsed());
 }

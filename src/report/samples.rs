@@ -130,7 +130,7 @@ fn outcomes() -> Vec<Event> {
     vec![
         finished(
             "hello-2.12",
-            3.25,
+            3.12,
             Outcome::Built {
                 outputs: vec![output],
             },
