@@ -7,7 +7,7 @@ use std::sync::atomic::Ordering;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::time::Duration;
 
-use crate::engine::embedded::machine::Accounts;
+use crate::engine::embedded::machine::{Accounts, UserMapping};
 use crate::engine::embedded::{Config, Embedded, agent_id};
 use crate::engine::lower::{Lowering, SANDBOX_DEVICE, STORE_CACHE, STORE_DEVICE, SandboxPaths};
 use crate::engine::{
@@ -430,6 +430,15 @@ fn start_engine(
     let uid = rustix::process::getuid().as_raw();
     let gid = rustix::process::getgid().as_raw();
     let users = accounts.mapping(uid, gid);
+    if options.shape == Shape::Plain && matches!(users, UserMapping::Single { .. }) {
+        let reason = "a plain op needs a second user for its builder, and this user has no \
+            subordinate range in /etc/subuid and /etc/subgid, or no `newuidmap`; the strong shape \
+            needs neither";
+        return Err(crate::engine::Error::Unable {
+            reason: reason.to_owned(),
+        }
+        .into());
+    }
     let nix_dir = options.nix_dir.path();
     let builders = accounts.builders(users, nix_dir);
     if let Some(locks) = &builders.locks {
