@@ -284,6 +284,7 @@ impl Session<'_> {
                 .get("PONTOON_TUNNEL_PROXY")
                 .map(PathBuf::from),
             cancel: self.asked.cancel(),
+            signal: self.asked.number(),
         })
     }
 

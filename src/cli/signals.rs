@@ -24,6 +24,11 @@ impl Asked {
         Arc::clone(&self.cancel)
     }
 
+    /// The signal's number as it comes, 0 before.
+    pub fn number(&self) -> Arc<AtomicUsize> {
+        Arc::clone(&self.signal)
+    }
+
     /// The signal's number.
     pub fn signal(&self) -> Option<u8> {
         match self.signal.load(Ordering::SeqCst) {

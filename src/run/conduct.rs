@@ -162,7 +162,7 @@ impl<'a, 's> Conductor<'a, 's> {
 
     fn notice_cancel(&mut self) {
         if self.stopping.is_none() && self.options.cancel.load(Ordering::Relaxed) {
-            self.tally.cancelled = true;
+            self.tally.signal = Some(self.options.signal.load(Ordering::Relaxed));
             self.stop();
         }
     }

@@ -23,7 +23,7 @@ mod start;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 pub use outcome::exit_code;
@@ -73,6 +73,8 @@ pub struct Options {
     pub tunnel_proxy: Option<PathBuf>,
     /// Set when the run is to stop.
     pub cancel: Arc<AtomicBool>,
+    /// The signal that set it, for the exit code; 0 for none.
+    pub signal: Arc<AtomicUsize>,
 }
 
 /// What a failed node means for nodes that do not need it.
