@@ -18,7 +18,7 @@ use crate::agent::outputs::Collect;
 use crate::agent::room::{BUILD_DIR, Network, Program, Room, RoomError, SlotDirs};
 use crate::agent::users::{BuildUser, UsersError};
 use crate::agent::watch::{End, Limits, Watch, WatchError};
-use crate::agent::{Agent, Shape, USER_POOL, end};
+use crate::agent::{Agent, Shape, USER_POOL, end, points};
 use crate::event::Failure;
 use crate::nix::StorePath;
 use crate::nix::derivation::{self, Kvm, Level, Parsed, Recipe, Systems};
@@ -26,7 +26,7 @@ use crate::sandbox::{self, Exit, Filter, Personality};
 use crate::store::attempts::{self, Durability, Kind, Running};
 use crate::store::logs::LogWriter;
 use crate::store::{PathInfo, Slot};
-use crate::tunnel::{BuildJob, BuildResult, FromAgent, MachineError};
+use crate::tunnel::{BuildJob, BuildResult, FromAgent, MachineError, PathFacts};
 
 /// Why a build ended without a result of its own.
 enum Stop {
@@ -101,7 +101,7 @@ impl Agent {
         let attempt = self.begin(job)?;
         let result = self.attempt(job, &recipe, &closure, &valid, (&slot, &user));
         attempt
-            .end(end(describe(&result), exit_code(&result)))
+            .end(&end(describe(&result), exit_code(&result)))
             .map_err(machine)?;
         locks.release().map_err(machine)?;
         result
@@ -174,15 +174,9 @@ impl Agent {
         self.store.closure(roots).map_err(machine)
     }
 
-    fn facts_of(
-        &mut self,
-        valid: &BTreeSet<StorePath>,
-    ) -> Result<Vec<crate::tunnel::PathFacts>, Stop> {
-        let facts = self.facts(valid).map_err(machine)?;
-        Ok(facts
-            .into_iter()
-            .filter(|fact| valid.contains(&fact.path))
-            .collect())
+    fn facts_of(&self, valid: &BTreeSet<StorePath>) -> Result<Vec<PathFacts>, Stop> {
+        let infos = self.store.infos(valid).map_err(machine)?;
+        Ok(infos.into_values().map(|info| self.fact(info)).collect())
     }
 
     fn begin(&mut self, job: &BuildJob) -> Result<Running, Stop> {
@@ -265,7 +259,7 @@ impl Agent {
                     slot,
                 };
                 let collected = collect.collect(&mut self.store, user);
-                self.leave(slot);
+                self.leave(slot, closure);
                 let paths = collected?;
                 let outputs = self.facts_of(&paths)?;
                 return Ok(BuildResult::Built { outputs });
@@ -281,11 +275,11 @@ impl Agent {
             End::TimedOut(seconds) => Failure::TimedOut { seconds },
             End::Silent(seconds) => Failure::Silent { seconds },
             End::Cancelled => {
-                self.leave(slot);
+                self.leave(slot, closure);
                 return Ok(BuildResult::Cancelled);
             }
         };
-        self.leave(slot);
+        self.leave(slot, closure);
         Err(failed(failure))
     }
 
@@ -333,7 +327,10 @@ impl Agent {
     }
 
     /// Empties the slot for the next build.
-    pub(super) fn leave(&mut self, _slot: &SlotDirs) {
+    fn leave(&mut self, dirs: &SlotDirs, closure: &BTreeMap<StorePath, PathInfo>) {
+        if self.shape == Shape::Strong {
+            points::put_back(dirs, closure.keys());
+        }
         if let Some(slot) = &self.slot
             && slot.sweep().is_err()
         {

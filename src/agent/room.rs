@@ -11,7 +11,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use crate::agent::users::BuildUser;
-use crate::agent::{SANDBOX_PATHS, Shape};
+use crate::agent::{SANDBOX_PATHS, Shape, points};
 use crate::nix::StorePath;
 use crate::sandbox::{
     Access, Cage, Child, Entry, Filter, Identity, Missing, Namespaces, Personality, Process,
@@ -74,6 +74,8 @@ pub struct SlotDirs {
     pub temporary: PathBuf,
     /// An empty directory for the root to be mounted on.
     pub root: PathBuf,
+    /// A stock of mount points.
+    pub points: PathBuf,
 }
 
 impl SlotDirs {
@@ -85,6 +87,7 @@ impl SlotDirs {
             build: slot.build_dir(),
             temporary: slot.temporary_dir(),
             root: slot.root_dir(),
+            points: slot.points_dir(),
         }
     }
 
@@ -97,6 +100,7 @@ impl SlotDirs {
             build: PathBuf::from(BUILD_DIR),
             temporary: PathBuf::from("/tmp"),
             root: base.join("root"),
+            points: base.join("points"),
         }
     }
 }
@@ -155,7 +159,10 @@ impl Room<'_> {
             filter: program.filter,
         };
         let cage = match self.shape {
-            Shape::Strong => Some(self.cage()),
+            Shape::Strong => {
+                points::lay(self.slot, self.dir, self.closure.keys());
+                Some(self.cage())
+            }
             Shape::Plain => {
                 self.furnish_op()?;
                 None
