@@ -2,6 +2,17 @@
 
 use std::error::Error;
 
+/// The services of a daemon, and those it asks of its client.
+const SERVICES: [&str; 7] = [
+    "proto/control.proto",
+    "proto/filesync.proto",
+    "proto/fsutil.proto",
+    "proto/health.proto",
+    "proto/secrets.proto",
+    "proto/ssh.proto",
+    "proto/status.proto",
+];
+
 fn main() -> Result<(), Box<dyn Error>> {
     println!("cargo::rerun-if-changed=proto");
     let messages = protox::compile(["proto/ops.proto"], ["proto"])?;
@@ -11,5 +22,13 @@ fn main() -> Result<(), Box<dyn Error>> {
         // Comments on fields are facts for readers of the `.proto`, not rustdoc in our style.
         .disable_comments(["."])
         .compile_fds(messages)?;
+    let services = protox::compile(SERVICES, ["proto"])?;
+    tonic_prost_build::configure()
+        // Connections are made by `buildkit::connection` alone.
+        .build_transport(false)
+        .bytes(".")
+        .disable_comments(["."])
+        .include_file("services.rs")
+        .compile_fds(services)?;
     Ok(())
 }

@@ -12,12 +12,14 @@
 //! - [`pipeline`]: builds and effects as data; what is legal.
 //! - [`plan`]: graph, decisions, reasons, order.
 //! - [`llb`]: BuildKit's ops, marshalling, digests.
-//! - [`engine`]: what runs ops; embedded; and the lowering of derivations and effects to ops.
+//! - [`buildkit`]: a client of a BuildKit daemon.
+//! - [`engine`]: what runs ops: embedded, or a daemon; and the lowering of derivations and effects to ops.
 //! - [`run`]: the conductor.
 //! - [`report`]: terminal, plain lines, JSON.
 //! - [`cli`]: arguments, commands, messages.
 
 pub mod agent;
+pub mod buildkit;
 pub mod cli;
 pub mod engine;
 pub mod eval;

@@ -25,7 +25,7 @@ func init() {
 			"exec.mount.cache.sharing", "exec.mount.selector", "exec.mount.ssh")
 	}
 	definitions["lowered-effect"] = func() *pb.Definition {
-		token := secret("/run/secrets/TOKEN", "TOKEN", 0, 0, false)
+		token := secret("/run/secrets/TOKEN", "0123456789abcdef-1/TOKEN", 0, 0, false)
 		token.SecretOpt.Mode = 0o444
 		token.Readonly = true
 		e := lowered("plain", []string{"effect", "deploy"},

@@ -18,6 +18,7 @@
 pub mod build;
 pub mod effect;
 pub mod housekeeping;
+pub mod install;
 pub mod link;
 pub mod outputs;
 pub mod points;
@@ -25,6 +26,7 @@ pub mod room;
 pub mod users;
 pub mod watch;
 
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -42,6 +44,8 @@ pub const SHAPE: &str = "PONTOON_SHAPE";
 /// Set by the device that brings the store: who builders may be, see [`Users`].
 pub const USERS: &str = "PONTOON_BUILD_USERS";
 
+/// What of an op's root is the agent's alone.
+pub const OWN: &str = "/.pontoon";
 /// Where a plain op has the whole store.
 pub const PLAIN_STORE: &str = "/.pontoon/store";
 /// Where an op has the locks of the machine's build users.
@@ -166,16 +170,10 @@ pub fn run(orders: &Orders) -> i32 {
         // Nobody to tell: the engine reports the exit code.
         return exit::LOST;
     };
-    let nix_dir = match orders.shape {
-        Shape::Strong => PathBuf::from("/nix"),
-        Shape::Plain => PathBuf::from(PLAIN_STORE),
-    };
-    let store = match Store::open(NixDir::new(nix_dir)) {
+    let store = match open_store(orders.shape) {
         Ok(store) => store,
         Err(error) => {
-            let _ = link.say(&FromAgent::Unfit {
-                error: MachineError::of(&error),
-            });
+            let _ = link.say(&FromAgent::Unfit { error });
             return exit::UNFIT;
         }
     };
@@ -194,6 +192,19 @@ pub fn run(orders: &Orders) -> i32 {
         Ok(()) => exit::DONE,
         Err(_) => exit::LOST,
     }
+}
+
+fn open_store(shape: Shape) -> Result<Store, MachineError> {
+    let nix_dir = match shape {
+        Shape::Strong => PathBuf::from("/nix"),
+        Shape::Plain => {
+            // A daemon makes mount points open to all; no builder may look in here.
+            let private = std::fs::Permissions::from_mode(0o700);
+            fs_err::set_permissions(OWN, private).map_err(|error| MachineError::of(&error))?;
+            PathBuf::from(PLAIN_STORE)
+        }
+    };
+    Store::open(NixDir::new(nix_dir)).map_err(|error| MachineError::of(&error))
 }
 
 impl Agent {

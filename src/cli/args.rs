@@ -90,22 +90,26 @@ pub struct Stores {
 #[derive(Debug, Clone, Default, Args)]
 #[command(next_help_heading = "Where")]
 pub struct Engine {
-    /// What runs the builds; `embedded` is the only one so far
+    /// What runs the builds: `embedded` (this machine), or `buildkit` (a BuildKit daemon)
     ///
-    /// Else `PONTOON_ENGINE`.
+    /// Else `PONTOON_ENGINE`; else `buildkit` where `BUILDKIT_HOST` is set. The daemon is the one
+    /// `BUILDKIT_HOST` names (unix:///PATH or tcp://HOST:PORT), else the one at
+    /// unix:///run/buildkit/buildkitd.sock. Its store is a cache mount of its own: `--store` then
+    /// only says where nix evaluates.
     #[arg(long, value_name = "ENGINE")]
     pub engine: Option<String>,
 
     /// How the engine isolates; for tests
-    #[arg(long, value_enum, default_value = "strong", hide_short_help = true)]
-    pub shape: Shape,
+    ///
+    /// Else `strong` embedded, and `plain` on BuildKit.
+    #[arg(long, value_enum, hide_short_help = true)]
+    pub shape: Option<Shape>,
 }
 
 /// The two shapes of an op.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum Shape {
     /// A sandbox of the agent's own for every derivation
-    #[default]
     Strong,
     /// The engine's container is the sandbox
     Plain,

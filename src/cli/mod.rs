@@ -9,6 +9,7 @@
 
 pub mod args;
 pub mod commands;
+pub mod engine;
 pub mod enter;
 pub mod error;
 pub mod failure;
@@ -16,6 +17,7 @@ pub mod nix_setting;
 pub mod out_link;
 pub mod output;
 pub mod request;
+pub mod sandbox_paths;
 pub mod secrets;
 pub mod session;
 pub mod settings;
@@ -32,6 +34,9 @@ use self::surroundings::Surroundings;
 
 /// Runs the command line of this process; `main` has nothing else to do.
 pub fn main() -> ExitCode {
+    if let Some(code) = commands::agent::in_an_op() {
+        return code;
+    }
     let arguments = match args::Arguments::try_parse() {
         Ok(arguments) => arguments,
         Err(error) => {

@@ -11,19 +11,20 @@ use std::path::PathBuf;
 use std::time::Instant;
 
 use super::args::{Fact, Shape};
+use super::engine::Engine;
 use super::error::{Error, Kind};
 use super::request::{Argument, Nix, PipelineRequest, Request, Source};
-use super::settings::{How, OnFailure, SandboxPath, Store, Where};
+use super::settings::{How, OnFailure, Store, Where};
 use super::signals::Asked;
 use super::surroundings::Surroundings;
-use super::{failure, secrets, systems};
+use super::{failure, sandbox_paths, secrets, systems};
 use crate::eval::{self, EvalStore, Evaluator};
 use crate::event::{Event, Sink, VERSION};
 use crate::nix::{StorePath, Wanted};
 use crate::pipeline::{self, Pipeline};
 use crate::plan::show;
 use crate::store::NixDir;
-use crate::{agent, engine, run, tunnel};
+use crate::{agent, engine, run};
 
 /// What is to be built, and run after it.
 #[derive(Debug)]
@@ -61,8 +62,8 @@ pub enum Format {
 pub struct Session<'a> {
     /// Where.
     pub place: &'a Where,
-    /// How the engine isolates.
-    pub shape: Shape,
+    /// What runs the ops.
+    pub engine: &'a Engine,
     /// How to build.
     pub how: &'a How,
     /// The machine.
@@ -86,15 +87,11 @@ impl Session<'_> {
     /// Says which store and engine, the first event of a run; gives back the run's id.
     pub fn begin(&self, sink: &mut dyn Sink) -> Result<String, Error> {
         let run = run_id()?;
-        let shape = match self.shape {
-            Shape::Strong => "strong",
-            Shape::Plain => "plain",
-        };
         sink.event(&Event::RunStarted {
             version: VERSION,
             run: run.clone(),
-            store: self.place.store.root.display().to_string(),
-            engine: format!("embedded ({shape})"),
+            store: self.store_name(),
+            engine: self.engine.to_string(),
         });
         Ok(run)
     }
@@ -254,15 +251,26 @@ impl Session<'_> {
         Ok(facts)
     }
 
+    /// The build store as messages name it.
+    fn store_name(&self) -> String {
+        match self.engine {
+            Engine::Embedded { .. } => self.place.store.root.display().to_string(),
+            Engine::BuildKit { address } => {
+                format!("cache mount `{}` of {address}", engine::lower::STORE_CACHE)
+            }
+        }
+    }
+
     fn options(&self, run: String, sink: &mut dyn Sink) -> Result<run::Options, Error> {
         let program = std::env::current_exe().map_err(|source| Error::new(Kind::Other, source))?;
         let nix_dir = |store: &Store| NixDir::new(store.nix_dir());
         Ok(run::Options {
             run,
             nix_dir: nix_dir(&self.place.store),
-            store_name: self.place.store.root.display().to_string(),
+            store_name: self.store_name(),
             sources: self.place.evaluation_stores.iter().map(nix_dir).collect(),
-            shape: match self.shape {
+            engine: self.engine.choice(),
+            shape: match self.engine.shape() {
                 Shape::Strong => engine::Shape::Strong,
                 Shape::Plain => engine::Shape::Plain,
             },
@@ -274,7 +282,7 @@ impl Session<'_> {
             },
             timeout: self.how.timeout,
             silence: self.how.silence,
-            sandbox_paths: self.sandbox_paths(sink)?,
+            sandbox_paths: sandbox_paths::decide(self, sink)?,
             systems: systems::here(),
             program,
             temporary: std::env::temp_dir(),
@@ -286,58 +294,6 @@ impl Session<'_> {
             cancel: self.asked.cancel(),
             signal: self.asked.number(),
         })
-    }
-
-    /// What was typed, else what the installed nix is set to; optional ones only if they are there.
-    fn sandbox_paths(&self, sink: &mut dyn Sink) -> Result<Vec<tunnel::SandboxPath>, Error> {
-        let paths = match &self.how.sandbox_paths {
-            Some(paths) => paths.clone(),
-            None => self.nix_sandbox_paths(sink),
-        };
-        let mut present = vec![];
-        for SandboxPath {
-            target,
-            source,
-            optional,
-        } in paths
-        {
-            if !source.exists() {
-                if optional {
-                    continue;
-                }
-                let text = format!("the sandbox path `{}` does not exist", source.display());
-                return Err(
-                    Error::new(Kind::Other, text).hint("with `?` behind it, it may be missing")
-                );
-            }
-            let text = |path: PathBuf| {
-                path.into_os_string()
-                    .into_string()
-                    .map_err(|path| Error::usage(format!("`{}` is not UTF-8", path.display())))
-            };
-            present.push(tunnel::SandboxPath {
-                target: text(target)?,
-                source: text(source)?,
-            });
-        }
-        Ok(present)
-    }
-
-    /// The installed nix's setting; none where no nix is.
-    fn nix_sandbox_paths(&self, sink: &mut dyn Sink) -> Vec<SandboxPath> {
-        let search = self.around.variables.get("PATH").map(OsString::as_os_str);
-        let Some(nix) = eval::nix::on_search_path("nix", search) else {
-            return vec![];
-        };
-        match super::nix_setting::sandbox_paths(&nix, &self.how.nix_options) {
-            Ok(paths) => paths,
-            Err(error) => {
-                let text = format!("the setting `sandbox-paths` of nix is not used: {error}");
-                let hint = Some("say what builders may see with `--sandbox-paths`".to_owned());
-                sink.event(&Event::Warning { text, hint });
-                vec![]
-            }
-        }
     }
 }
 
@@ -397,6 +353,12 @@ pub fn agent(arguments: &[String]) -> Result<u8, Error> {
         Some((name.into_string().ok()?, value.into_string().ok()?))
     };
     let environment: Vec<(String, String)> = environment().into_iter().filter_map(text).collect();
+    if let [install, id] = arguments
+        && install == "install"
+    {
+        let nonce = std::env::var(agent::NONCE).unwrap_or_default();
+        return Ok(u8::try_from(agent::install::run(id, &nonce)).unwrap_or(1));
+    }
     let orders = agent::Orders::read(arguments, &environment)
         .ok_or_else(|| Error::usage("only an engine starts the agent"))?;
     Ok(u8::try_from(agent::run(&orders)).unwrap_or(1))

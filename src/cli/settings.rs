@@ -12,7 +12,7 @@
 use std::path::{Component, Path, PathBuf};
 use std::time::Duration;
 
-use super::args::{Building, Engine, Jobs, NixOptions, Shape, Stores, pairs};
+use super::args::{Building, Jobs, NixOptions, Stores, pairs};
 use super::error::{Error, Kind};
 use super::surroundings::{MachineStore, Surroundings};
 
@@ -154,35 +154,6 @@ pub fn stores(typed: &Stores, around: &Surroundings) -> Result<Where, Error> {
         evaluation_stores: unique,
         evaluate_into,
     })
-}
-
-/// Decides the engine.
-///
-/// # Errors
-///
-/// One that is not there yet is unavailable; any other name is a wrong command line.
-pub fn engine(typed: &Engine, around: &Surroundings) -> Result<Shape, Error> {
-    let (engine, said_by) = match (&typed.engine, around.text("PONTOON_ENGINE")) {
-        (Some(engine), _) => (engine.as_str(), "`--engine`"),
-        (None, Some(engine)) => (engine, "`PONTOON_ENGINE`"),
-        (None, None) if around.variables.contains_key("BUILDKIT_HOST") => {
-            ("buildkit", "`BUILDKIT_HOST`")
-        }
-        (None, None) => ("embedded", ""),
-    };
-    match engine {
-        "embedded" => Ok(typed.shape),
-        "buildkit" | "host" => {
-            let text = format!(
-                "{said_by} asks for the engine `{engine}`, which this version does not have"
-            );
-            Err(Error::new(Kind::Engine, text).hint("`--engine embedded` builds on this machine"))
-        }
-        other => Err(
-            Error::usage(format!("{said_by} names no engine: `{other}`"))
-                .hint("`embedded` is the only one so far"),
-        ),
-    }
 }
 
 /// Decides how to build.
@@ -361,39 +332,6 @@ mod tests {
         2 error: `--store` takes a directory, not `daemon`; hint: `./daemon` is the directory
         2 error: `--store` takes a directory, not `ssh://host`
         2 error: `--store` takes a directory, not ``
-        ");
-    }
-
-    #[test]
-    fn which_engine() {
-        let decided = |flag: Option<&str>, variables: &[(&str, &str)]| {
-            let typed = Engine {
-                engine: flag.map(Into::into),
-                ..Engine::default()
-            };
-            match engine(&typed, &around(variables, MachineStore::Writable)) {
-                Ok(_) => "embedded".to_owned(),
-                Err(error) => format!("{} {}", error.kind.code(), error.lines().join("; ")),
-            }
-        };
-        let host = ("BUILDKIT_HOST", "unix:///run/b.sock");
-        let table = [
-            decided(None, &[]),
-            decided(None, &[("DOCKER_HOST", "tcp://x")]),
-            decided(None, &[host]),
-            decided(Some("embedded"), &[host]),
-            decided(None, &[host, ("PONTOON_ENGINE", "embedded")]),
-            decided(Some("host"), &[]),
-            decided(None, &[("PONTOON_ENGINE", "docker")]),
-        ];
-        insta::assert_snapshot!(table.join("\n"), @"
-        embedded
-        embedded
-        7 error: the engine cannot be used;   `BUILDKIT_HOST` asks for the engine `buildkit`, which this version does not have; hint: `--engine embedded` builds on this machine
-        embedded
-        embedded
-        7 error: the engine cannot be used;   `--engine` asks for the engine `host`, which this version does not have; hint: `--engine embedded` builds on this machine
-        2 error: `PONTOON_ENGINE` names no engine: `docker`; hint: `embedded` is the only one so far
         ");
     }
 

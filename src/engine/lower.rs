@@ -15,7 +15,7 @@
 use crate::agent::{self, Shape};
 use crate::llb::{
     Access, CachePolicy, Definition, Error, Exec, Metadata, Mount, MountKind, Network,
-    ProgressGroup, Security, Sharing,
+    ProgressGroup, Security, Sharing, Source,
 };
 use crate::nix::StorePath;
 use crate::tunnel;
@@ -42,17 +42,30 @@ pub struct Lowering {
     pub shape: Shape,
     /// Which agent: its directory's name below the store's `pontoon/agent/`.
     pub agent: String,
-    /// Whether the engine has a device for `sandbox-paths`.
+    /// What `sandbox-paths` ask for.
     pub sandbox_paths: SandboxPaths,
 }
 
-/// Whether an op asks for the device that brings `sandbox-paths`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// How what `sandbox-paths` ask for comes into an op.
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum SandboxPaths {
     /// There are none.
     Absent,
     /// The engine has a device for them.
     Device,
+    /// They are in the store: the op mounts them from there.
+    Store(Vec<StoreSource>),
+}
+
+/// A sandbox path whose source is in the store.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StoreSource {
+    /// Where builders see it.
+    pub target: String,
+    /// The store path that it is, or is in.
+    pub path: StorePath,
+    /// Where in that path it is; empty for the path itself.
+    pub inside: String,
 }
 
 /// What a plain build has mounted.
@@ -91,7 +104,7 @@ impl Lowering {
         let path = drv.to_string();
         let mut exec = self.exec(&["build", &path], nonce, reach);
         if self.shape == Shape::Plain {
-            Self::add_plain_room(&mut exec, Some(inputs.slot), &inputs.closure);
+            self.add_plain_room(&mut exec, Some(inputs.slot), &inputs.closure);
         } else {
             exec.network = Network::Default;
         }
@@ -109,13 +122,13 @@ impl Lowering {
     ) -> Result<Vec<u8>, Error> {
         let mut exec = self.exec(&["effect", name], nonce, Reach::Network);
         if self.shape == Shape::Plain {
-            Self::add_plain_room(&mut exec, None, closure);
+            self.add_plain_room(&mut exec, None, closure);
         }
         for secret in secrets {
             exec.mounts.push(Mount {
                 dest: format!("{}/{secret}", agent::SECRETS),
                 kind: MountKind::Secret {
-                    id: (*secret).to_owned(),
+                    id: secret_id(nonce, secret),
                     uid: 0,
                     gid: 0,
                     mode: 0o444,
@@ -199,7 +212,7 @@ impl Lowering {
         exec
     }
 
-    fn add_plain_room(exec: &mut Exec, slot: Option<u32>, closure: &[&StorePath]) {
+    fn add_plain_room(&self, exec: &mut Exec, slot: Option<u32>, closure: &[&StorePath]) {
         for (dest, size) in [
             ("/build", BUILD_SIZE),
             ("/tmp", BUILD_SIZE),
@@ -229,7 +242,76 @@ impl Lowering {
                 None,
             ));
         }
+        self.add_sandbox_paths(exec);
     }
+
+    fn add_sandbox_paths(&self, exec: &mut Exec) {
+        let SandboxPaths::Store(sources) = &self.sandbox_paths else {
+            return;
+        };
+        for source in sources {
+            // A path of the store at its own place is there already, with the closure.
+            if exec.mounts.iter().any(|mount| mount.dest == source.target) {
+                continue;
+            }
+            let selector = format!("store/{}{}", source.path.to_basename(), source.inside);
+            exec.mounts.push(mount(
+                &source.target,
+                cache(),
+                Access::ReadOnly,
+                Some(selector),
+                None,
+            ));
+        }
+    }
+}
+
+/// The `local://` source that is the agent's directory.
+pub const AGENT_SOURCE: &str = "pontoon-agent";
+/// The agent's name in that directory.
+pub const AGENT_FILE: &str = "pontoon";
+/// Where the op that delivers the agent has that directory.
+const DELIVERY: &str = "/.pontoon/delivery";
+
+/// Lowers the delivery of an agent into the store of a daemon: it runs from the client's own copy
+/// of its file and puts another into the cache mount.
+pub fn install(id: &str, nonce: &str) -> Result<Vec<u8>, Error> {
+    let mut definition = Definition::new();
+    let source = Source::local(AGENT_SOURCE, id);
+    let source = definition.source(source, metadata("pontoon: agent", "agent"))?;
+    let mut delivery = mount(DELIVERY, MountKind::Bind, Access::ReadOnly, None, None);
+    delivery.input = Some(0);
+    let exec = Exec {
+        args: [&format!("{DELIVERY}/{AGENT_FILE}"), "agent", "install", id]
+            .map(str::to_owned)
+            .to_vec(),
+        env: vec![(agent::NONCE.to_owned(), nonce.to_owned())],
+        cwd: "/".to_owned(),
+        user: String::new(),
+        hostname: None,
+        mounts: vec![
+            mount("/", MountKind::Scratch, Access::ReadWrite, None, Some(0)),
+            delivery,
+            mount(
+                agent::PLAIN_STORE,
+                cache(),
+                Access::ReadWrite,
+                None,
+                None,
+            ),
+        ],
+        network: Network::None,
+        security: Security::Sandbox,
+        devices: Vec::new(),
+        inputs: vec![source.output(0)],
+    };
+    let op = definition.exec(exec, metadata("pontoon: install the agent", "install"))?;
+    definition.marshal(&op.output(0))
+}
+
+/// The id of a secret: the daemon asks for it by nothing else, so it is unique over all ops.
+pub fn secret_id(nonce: &str, name: &str) -> String {
+    format!("{nonce}/{name}")
 }
 
 fn cache() -> MountKind {
@@ -257,7 +339,13 @@ fn mount(
 }
 
 fn marshal(exec: Exec, name: &str, node: &str) -> Result<Vec<u8>, Error> {
-    let metadata = Metadata {
+    let mut definition = Definition::new();
+    let op = definition.exec(exec, metadata(name, node))?;
+    definition.marshal(&op.output(0))
+}
+
+fn metadata(name: &str, node: &str) -> Metadata {
+    Metadata {
         custom_name: Some(name.to_owned()),
         progress_group: Some(ProgressGroup {
             id: node.to_owned(),
@@ -265,10 +353,7 @@ fn marshal(exec: Exec, name: &str, node: &str) -> Result<Vec<u8>, Error> {
         }),
         cache: CachePolicy::Use,
         caps: std::collections::BTreeSet::new(),
-    };
-    let mut definition = Definition::new();
-    let op = definition.exec(exec, metadata)?;
-    definition.marshal(&op.output(0))
+    }
 }
 
 #[cfg(test)]

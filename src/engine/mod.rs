@@ -4,6 +4,7 @@
 //! runs each one's exec op. It knows no Nix: what an op does is between the agent in it and the
 //! conductor, over the tunnel. [`lower`] is the only place that knows both worlds.
 
+pub mod buildkit;
 pub mod embedded;
 pub mod lower;
 
@@ -77,6 +78,31 @@ pub enum Error {
     Unable {
         /// Why, and what to do.
         reason: String,
+    },
+    /// A daemon cannot be used.
+    #[error("the BuildKit daemon at `{address}` cannot be used: {reason}")]
+    Daemon {
+        /// Where it should be.
+        address: String,
+        /// Why.
+        reason: String,
+    },
+    /// What a run asks of a daemon that this version does not do.
+    #[error("{what} is not there yet on BuildKit")]
+    NotOnBuildKit {
+        /// What.
+        what: String,
+    },
+    /// A sandbox path that no daemon could bring.
+    #[error(
+        "the sandbox path `{target}={source_path}` is not in the store: on BuildKit a builder sees the \
+         store alone, not this machine"
+    )]
+    SandboxPath {
+        /// Where builders would see it.
+        target: String,
+        /// What it is on this machine.
+        source_path: String,
     },
     /// Its process could not be started.
     #[error("cannot start the engine's process")]

@@ -2,6 +2,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use crate::engine::SecretValue;
+use crate::engine::lower::secret_id;
 use crate::event::{NodeId, Outcome};
 use crate::nix::StorePath;
 use crate::pipeline::Effect;
@@ -91,6 +93,8 @@ impl Conductor<'_, '_> {
             .effect(&name, &closure, &names, &nonce)?;
         self.effects[index] = EffectState::Running;
         self.employ(nonce.clone(), Job::Effect(index), None);
+        let by_id = |(name, value): (String, SecretValue)| (secret_id(&nonce, &name), value);
+        let secrets = secrets.into_iter().map(by_id).collect();
         self.session.start(nonce, definition, secrets)
     }
 

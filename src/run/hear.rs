@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use crate::engine::{EngineEvent, OpEnd, OpExit};
+use crate::engine::{EngineEvent, OpEnd};
 use crate::event::{BuiltOutput, Event, Failure, Outcome};
 use crate::nix::StorePath;
 use crate::plan::NodeIndex;
@@ -201,7 +201,7 @@ impl Conductor<'_, '_> {
             }
             let outcome = match (&job, &end.how) {
                 _ if self.stopping.is_some() && !attempt => Outcome::Cancelled,
-                (Job::Effect(_), how) if attempt && !matches!(how, OpExit::NotStarted { .. }) => {
+                (Job::Effect(_), how) if attempt => {
                     let detail = format!(
                         "its agent ended ({}) before it could say what came of the effect",
                         describe(how)

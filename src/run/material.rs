@@ -5,7 +5,7 @@ use std::io::Write;
 
 use crate::nix::StorePath;
 use crate::plan::closure::{Source, SourceError};
-use crate::run::{Error, Options};
+use crate::run::{EngineChoice, Error, Options};
 use crate::store::{NixDir, PathInfo, Store, tree};
 use crate::tunnel::ImportHeader;
 
@@ -37,11 +37,10 @@ impl Material {
     /// Opens every store that is there, but the build store itself.
     pub(super) fn open(options: &Options) -> Result<Self, Error> {
         let mut stores = Vec::new();
-        for dir in options
-            .sources
-            .iter()
-            .filter(|dir| dir.path() != options.nix_dir.path())
-        {
+        let is_build_store = |dir: &NixDir| {
+            options.engine == EngineChoice::Embedded && dir.path() == options.nix_dir.path()
+        };
+        for dir in options.sources.iter().filter(|dir| !is_build_store(dir)) {
             if !dir.db().join("db.sqlite").exists() {
                 continue;
             }

@@ -12,6 +12,7 @@ mod conclude;
 mod conduct;
 mod connection;
 mod effects;
+mod engine;
 mod hear;
 mod logs;
 mod material;
@@ -26,6 +27,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
+pub use engine::EngineChoice;
 pub use outcome::exit_code;
 use session::Session;
 
@@ -49,6 +51,8 @@ pub struct Options {
     pub store_name: String,
     /// Where `.drv` files and sources are looked for, in this order.
     pub sources: Vec<NixDir>,
+    /// What runs the ops.
+    pub engine: EngineChoice,
     /// Who makes the sandboxes.
     pub shape: Shape,
     /// How many nodes run at once, at least 1.
@@ -307,6 +311,7 @@ fn probe(
     for effect in &effects.effects {
         paths.extend(effect.sources.iter().cloned());
     }
+    paths.extend(session.tools().cloned());
     let links = graph
         .roots()
         .iter()
@@ -348,6 +353,10 @@ fn import(
                 .filter(|path| !valid.contains(*path))
                 .cloned(),
         );
+    }
+    if plan.counts().build > 0 || !effects.effects.is_empty() {
+        let missing = session.tools().filter(|path| !valid.contains(*path));
+        wanted.extend(missing.cloned());
     }
     if wanted.is_empty() {
         return Ok(());

@@ -2,21 +2,17 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::os::unix::net::UnixListener;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::atomic::Ordering;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::time::Duration;
 
-use crate::engine::embedded::machine::{Accounts, UserMapping};
-use crate::engine::embedded::{Config, Embedded, agent_id};
-use crate::engine::lower::{Lowering, SANDBOX_DEVICE, STORE_CACHE, STORE_DEVICE, SandboxPaths};
-use crate::engine::{
-    Device, DeviceAccess, DeviceMount, Engine, EngineEvent, Op, OpExit, SecretValue, Shape,
-};
+use crate::engine::lower::{Lowering, SandboxPaths};
+use crate::engine::{Engine, EngineEvent, Op, OpExit, SecretValue};
 use crate::nix::StorePath;
 use crate::run::connection::{Happening, Speaker, listen};
 use crate::run::material::Material;
-use crate::run::{Error, Options};
+use crate::run::{Error, Options, engine};
 use crate::tunnel::{FromAgent, PathFacts, QueryScope, ToAgent};
 
 /// An engine with a store that answers.
@@ -24,7 +20,7 @@ pub(super) struct Session<'a> {
     options: &'a Options,
     /// How ops are made.
     pub(super) lowering: Lowering,
-    engine: Embedded,
+    engine: Box<dyn Engine>,
     happenings: Receiver<Happening>,
     /// Keeps the channel open for the threads that read.
     _tell: Sender<Happening>,
@@ -50,17 +46,12 @@ impl<'a> Session<'a> {
         let listener = UnixListener::bind(&socket).map_err(Error::Prepare)?;
         let (tell, happenings) = channel();
         listen(listener, tell.clone());
-        prepare_store(options)?;
-        let engine = start_engine(options, &socket, &scratch, &tell)?;
-        let lowering = Lowering {
-            shape: options.shape,
-            agent: agent_id(&options.program).map_err(Error::Prepare)?,
-            sandbox_paths: if options.sandbox_paths.is_empty() {
-                SandboxPaths::Absent
-            } else {
-                SandboxPaths::Device
-            },
+        let lowering = engine::lowering(options)?;
+        let place = engine::Place {
+            socket: &socket,
+            scratch: &scratch,
         };
+        let engine = engine::start(options, &lowering.agent, &place, &tell)?;
         let mut pending = Pending {
             engine,
             happenings,
@@ -92,6 +83,15 @@ impl<'a> Session<'a> {
     pub(super) fn nonce(&mut self) -> String {
         self.nonces += 1;
         format!("{}-{}", self.options.run, self.nonces)
+    }
+
+    /// Returns the paths of the store that `sandbox-paths` mount into every room.
+    pub(super) fn tools(&self) -> impl Iterator<Item = &StorePath> {
+        let sources = match &self.lowering.sandbox_paths {
+            SandboxPaths::Store(sources) => sources.as_slice(),
+            SandboxPaths::Absent | SandboxPaths::Device => &[],
+        };
+        sources.iter().map(|source| &source.path)
     }
 
     /// Starts an op.
@@ -339,7 +339,7 @@ impl std::io::Write for Sending<'_> {
 
 /// A session whose store has not spoken yet.
 struct Pending {
-    engine: Embedded,
+    engine: Box<dyn Engine>,
     happenings: Receiver<Happening>,
     aside: VecDeque<Happening>,
 }
@@ -406,81 +406,5 @@ pub(super) fn describe(exit: &OpExit) -> String {
         OpExit::Code(code) => format!("exit code {code}"),
         OpExit::Signal(signal) => format!("signal {signal}"),
         OpExit::NotStarted { reason } => reason.clone(),
-    }
-}
-
-/// The engine mounts the store's directory, so it has to be there; the rest is the agent's.
-fn prepare_store(options: &Options) -> Result<(), Error> {
-    let unusable = |error: std::io::Error| Error::Store {
-        store: options.store_name.clone(),
-        source: crate::tunnel::MachineError {
-            text: error.to_string(),
-        },
-    };
-    fs_err::create_dir_all(options.nix_dir.path()).map_err(unusable)
-}
-
-fn start_engine(
-    options: &Options,
-    socket: &Path,
-    scratch: &Path,
-    tell: &Sender<Happening>,
-) -> Result<Embedded, Error> {
-    let accounts = Accounts::of_this_machine();
-    let uid = rustix::process::getuid().as_raw();
-    let gid = rustix::process::getgid().as_raw();
-    let users = accounts.mapping(uid, gid);
-    if options.shape == Shape::Plain && matches!(users, UserMapping::Single { .. }) {
-        let reason = "a plain op needs a second user for its builder, and this user has no \
-            subordinate range in /etc/subuid and /etc/subgid, or no `newuidmap`; the strong shape \
-            needs neither";
-        return Err(crate::engine::Error::Unable {
-            reason: reason.to_owned(),
-        }
-        .into());
-    }
-    let nix_dir = options.nix_dir.path();
-    let builders = accounts.builders(users, nix_dir);
-    if let Some(locks) = &builders.locks {
-        fs_err::create_dir_all(locks).map_err(Error::Prepare)?;
-    }
-    let mut devices = vec![builders.store_device(STORE_DEVICE, nix_dir)];
-    if !options.sandbox_paths.is_empty() {
-        devices.push(sandbox_device(options));
-    }
-    let config = Config {
-        program: options.program.clone(),
-        tunnel: options
-            .tunnel_proxy
-            .clone()
-            .unwrap_or_else(|| socket.to_path_buf()),
-        scratch: scratch.to_path_buf(),
-        caches: BTreeMap::from([(STORE_CACHE.to_owned(), nix_dir.to_path_buf())]),
-        devices,
-        users,
-    };
-    let tell = tell.clone();
-    let events = move |event| {
-        let _ = tell.send(Happening::Engine(event));
-    };
-    Ok(Embedded::start(config, events)?)
-}
-
-/// In plain the op is the room: the paths go where the builder sees them. In strong the agent
-/// carries them into each room.
-fn sandbox_device(options: &Options) -> Device {
-    let place = |target: &str| match options.shape {
-        Shape::Plain => PathBuf::from(target),
-        Shape::Strong => PathBuf::from(format!("{}{target}", crate::agent::SANDBOX_PATHS)),
-    };
-    let mounts = options.sandbox_paths.iter().map(|path| DeviceMount {
-        host: PathBuf::from(&path.source),
-        container: place(&path.target),
-        access: DeviceAccess::ReadWrite,
-    });
-    Device {
-        name: SANDBOX_DEVICE.to_owned(),
-        mounts: mounts.collect(),
-        environment: Vec::new(),
     }
 }

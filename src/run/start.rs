@@ -112,11 +112,13 @@ impl Conductor<'_, '_> {
         self.mountable_closure(roots)
     }
 
-    /// Returns the closure of valid paths, without symlinks.
+    /// Returns the closure of valid paths and of what `sandbox-paths` bring from the store, without
+    /// symlinks.
     pub(super) fn mountable_closure(
         &mut self,
-        roots: BTreeSet<StorePath>,
+        mut roots: BTreeSet<StorePath>,
     ) -> Result<Vec<StorePath>, Error> {
+        roots.extend(self.session.tools().cloned());
         let unknown: Vec<StorePath> = roots
             .iter()
             .filter(|path| !self.facts.contains_key(*path))

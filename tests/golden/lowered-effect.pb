@@ -1,5 +1,5 @@
 
-š—
+­ª
 h
 /.pontoon/agent
 effect
@@ -7,13 +7,12 @@ h
 pontoon-nix9ÿÿÿÿÿÿÿÿÿ/.pontoon/tunnel ÿÿÿÿÿÿÿÿÿ0²
 pontoon €9ÿÿÿÿÿÿÿÿÿ/.pontoon/store ÿÿÿÿÿÿÿÿÿ0¢
 pontoon-nix)ÿÿÿÿÿÿÿÿÿ/build ÿÿÿÿÿÿÿÿÿ0š€€€€ 'ÿÿÿÿÿÿÿÿÿ/tmp ÿÿÿÿÿÿÿÿÿ0š€€€€ +ÿÿÿÿÿÿÿÿÿ/dev/shm ÿÿÿÿÿÿÿÿÿ0š€€€€‘ÿÿÿÿÿÿÿÿÿ/store/5hyjpwvmyc8l6rgnhcgrq5pqdd54mf84-dash-0.54/nix/store/5hyjpwvmyc8l6rgnhcgrq5pqdd54mf84-dash-0.5 ÿÿÿÿÿÿÿÿÿ(0¢
-pontoon-nix;ÿÿÿÿÿÿÿÿÿ/run/secrets/TOKEN ÿÿÿÿÿÿÿÿÿ(0ª
-
-TOKEN ¤
+pontoon-nixNÿÿÿÿÿÿÿÿÿ/run/secrets/TOKEN ÿÿÿÿÿÿÿÿÿ(0ª
+0123456789abcdef-1/TOKEN ¤
 K
 I
-Gsha256:893f97559358668fa43106d31f61bfe5b1319ea4ba75489d6d282c1ac6e0ff6cÊ
-Gsha256:893f97559358668fa43106d31f61bfe5b1319ea4ba75489d6d282c1ac6e0ff6cþ
+Gsha256:eba97ec35b33132ad68404a05a8b2c3859f518b0580c65e06b2db3227b84dc8eÊ
+Gsha256:eba97ec35b33132ad68404a05a8b2c3859f518b0580c65e06b2db3227b84dc8eþ
 llb.customnameeffect deploy*
 exec.meta.base*
 exec.mount.cache*

@@ -1,7 +1,10 @@
 //! `pontoon agent`: the process inside an op. The engine starts it, never a user.
 
+use std::process::ExitCode;
+
 use crate::cli::error::Error;
 use crate::cli::session;
+use crate::engine::lower::AGENT;
 
 /// Internal: started by pontoon itself
 #[derive(Debug, clap::Args)]
@@ -16,4 +19,15 @@ impl Args {
     pub fn run(self) -> Result<u8, Error> {
         session::agent(&self.arguments)
     }
+}
+
+/// Runs the agent if this process was started as one: a daemon's op calls it by its place.
+pub fn in_an_op() -> Option<ExitCode> {
+    let mut arguments = std::env::args();
+    if arguments.next()? != AGENT {
+        return None;
+    }
+    let arguments: Vec<String> = arguments.collect();
+    // What it has to tell goes through the tunnel.
+    Some(ExitCode::from(session::agent(&arguments).unwrap_or(64)))
 }

@@ -6,9 +6,8 @@ use std::path::PathBuf;
 use super::target;
 use crate::cli::error::Error;
 use crate::cli::session::{Finished, Format, Session, Work};
-use crate::cli::settings::Where;
 use crate::cli::surroundings::Surroundings;
-use crate::cli::{args, out_link, output, settings, signals};
+use crate::cli::{args, engine, out_link, output, settings, signals};
 use crate::nix::{StorePath, Wanted};
 use crate::report::{Advice, style, text};
 
@@ -66,13 +65,13 @@ impl Args {
     pub fn run(self, around: &Surroundings) -> Result<u8, Error> {
         let request = target::builds(&self.evaluation, &self.nix, &self.installables)?;
         let place = settings::stores(&self.stores, around)?;
-        let shape = settings::engine(&self.engine, around)?;
+        let engine = engine::decide(&self.engine, around)?;
         let how = settings::how(&self.building, &self.nix, around);
         settings::prepare(&place.store)?;
         let asked = signals::watch()?;
         let session = Session {
             place: &place,
-            shape,
+            engine: &engine,
             how: &how,
             around,
             asked: &asked,
@@ -105,8 +104,12 @@ impl Args {
             pipeline: None,
         };
         let mut linked = Ok(());
+        let resolves = engine.is_here() && place.store.resolves();
         let finished = session.realise(run, work, &mut *sink, &mut |finished| {
-            let (made, outcome) = self.link(&place, around, finished);
+            if !resolves {
+                return vec![];
+            }
+            let (made, outcome) = self.link(around, finished);
             linked = outcome;
             made
         })?;
@@ -114,7 +117,8 @@ impl Args {
         drop(sink);
         linked?;
         if finished.exit_code == 0 {
-            self.deliver(&place, &evaluated.wanted, &finished)?;
+            let store = place.store.flag().filter(|_| engine.is_here());
+            self.deliver(resolves, store.as_deref(), &evaluated.wanted, &finished)?;
         }
         Ok(finished.exit_code)
     }
@@ -132,12 +136,11 @@ impl Args {
     /// Links the outputs if all of them are there; gives back what was linked, also if one failed.
     fn link(
         &self,
-        place: &Where,
         around: &Surroundings,
         finished: &Finished,
     ) -> (Vec<PathBuf>, Result<(), Error>) {
         let mut made = vec![];
-        if finished.exit_code != 0 || self.links.no_link || !place.store.resolves() {
+        if finished.exit_code != 0 || self.links.no_link {
             return (made, Ok(()));
         }
         let here = around.working_directory.clone().unwrap_or_default();
@@ -150,17 +153,19 @@ impl Args {
         (made, Ok(()))
     }
 
-    fn deliver(&self, place: &Where, wanted: &[Wanted], finished: &Finished) -> Result<(), Error> {
+    fn deliver(
+        &self,
+        resolves: bool,
+        store: Option<&str>,
+        wanted: &[Wanted],
+        finished: &Finished,
+    ) -> Result<(), Error> {
         if self.links.print_out_paths {
             return output::data(paths(&finished.outputs).as_bytes());
         }
         let silent = self.links.no_link || self.report.quiet || self.report.json;
-        if !place.store.resolves() && !silent {
-            output::say(&unlinked(
-                place.store.flag().as_deref(),
-                wanted,
-                &finished.outputs,
-            ));
+        if !resolves && !silent {
+            output::say(&unlinked(store, wanted, &finished.outputs));
         }
         Ok(())
     }

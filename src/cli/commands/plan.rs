@@ -4,7 +4,7 @@ use super::target;
 use crate::cli::error::Error;
 use crate::cli::session::{Format, Session};
 use crate::cli::surroundings::Surroundings;
-use crate::cli::{args, output, settings, signals};
+use crate::cli::{args, engine, output, settings, signals};
 use crate::event::Sink;
 use crate::report::Advice;
 
@@ -61,13 +61,13 @@ impl Args {
     pub fn run(self, around: &Surroundings) -> Result<u8, Error> {
         let request = target::builds(&self.evaluation, &self.nix, &self.installables)?;
         let place = settings::stores(&self.stores, around)?;
-        let shape = settings::engine(&self.engine, around)?;
+        let engine = engine::decide(&self.engine, around)?;
         let how = settings::how(&self.building, &self.nix, around);
         settings::prepare(&place.store)?;
         let asked = signals::watch()?;
         let session = Session {
             place: &place,
-            shape,
+            engine: &engine,
             how: &how,
             around,
             asked: &asked,

@@ -6,7 +6,7 @@ use super::target;
 use crate::cli::error::Error;
 use crate::cli::session::{Evaluated, Format, Session, Work};
 use crate::cli::surroundings::Surroundings;
-use crate::cli::{args, output, secrets, settings, signals};
+use crate::cli::{args, engine, output, secrets, settings, signals};
 use crate::report::Advice;
 
 /// Run a pipeline: its builds, then its effects
@@ -64,13 +64,13 @@ impl Args {
         let request = target::pipeline(&self.nix, self.pipeline.as_deref());
         distinct(&self.facts)?;
         let place = settings::stores(&self.stores, around)?;
-        let shape = settings::engine(&self.engine, around)?;
+        let engine = engine::decide(&self.engine, around)?;
         let how = settings::how(&self.building, &self.nix, around);
         settings::prepare(&place.store)?;
         let asked = signals::watch()?;
         let session = Session {
             place: &place,
-            shape,
+            engine: &engine,
             how: &how,
             around,
             asked: &asked,

@@ -1,0 +1,49 @@
+//! A client of a `BuildKit` daemon: its control service, and the session it calls back on.
+//!
+//! | file | what |
+//! |---|---|
+//! | [`address`] | where a daemon is: `unix://` and plain `tcp://` |
+//! | [`connection`] | one HTTP/2 connection to it, made once |
+//! | [`control`] | its version; solving a definition |
+//! | [`session`] | the tunnel on which the daemon is the client and we serve |
+//! | [`ssh`], [`secrets`], [`filesync`] | what we serve there: byte streams, secrets, one file |
+//! | [`errors`] | what a failed solve says, decoded |
+//!
+//! It knows LLB as bytes, and nothing of Nix or of ops. Everything is asynchronous and runs on
+//! whatever runtime polls it; [`crate::engine::buildkit`] has the only one.
+//! Left out so far: gateway jobs, progress (`Status`), registry credentials, TLS, dockerd's
+//! upgrade.
+
+pub mod address;
+pub mod connection;
+pub mod control;
+pub mod errors;
+pub mod filesync;
+pub mod secrets;
+pub mod session;
+pub mod ssh;
+
+pub use address::Address;
+pub use control::Daemon;
+pub use errors::{Kind, SolveError};
+pub use session::{Services, Session};
+
+/// The largest message taken from a daemon (spec rule 9).
+const MAX_DECODED: usize = 64 << 20;
+/// The largest message a daemon takes.
+const MAX_ENCODED: usize = 16 << 20;
+/// How much may be on its way on one stream, and on a connection.
+const WINDOW: u32 = 4 << 20;
+
+/// Holds the messages and services of `proto/` but `ops.proto`, as they are generated.
+#[expect(
+    missing_docs,
+    unused_qualifications,
+    clippy::pedantic,
+    clippy::allow_attributes,
+    clippy::allow_attributes_without_reason,
+    reason = "generated code"
+)]
+pub mod protocol {
+    include!(concat!(env!("OUT_DIR"), "/services.rs"));
+}

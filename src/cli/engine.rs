@@ -1,0 +1,179 @@
+//! Which engine runs the ops:
+//!
+//! | engine | chosen by |
+//! |---|---|
+//! | the one named | `--engine`, else `PONTOON_ENGINE` |
+//! | `buildkit` | `BUILDKIT_HOST` is set |
+//! | `embedded` | what is left |
+//!
+//! Deciding is pure: nobody is called.
+
+use std::fmt;
+
+use super::args::{self, Shape};
+use super::error::{Error, Kind};
+use super::surroundings::Surroundings;
+use crate::buildkit::Address;
+use crate::run::EngineChoice;
+
+/// What runs the ops.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Engine {
+    /// This machine.
+    Embedded {
+        /// How it isolates.
+        shape: Shape,
+    },
+    /// A `BuildKit` daemon, whose containers are the sandboxes.
+    BuildKit {
+        /// Where it is.
+        address: Address,
+    },
+}
+
+impl Engine {
+    /// The same for a run.
+    pub fn choice(&self) -> EngineChoice {
+        match self {
+            Self::Embedded { .. } => EngineChoice::Embedded,
+            Self::BuildKit { address } => EngineChoice::BuildKit {
+                address: address.clone(),
+            },
+        }
+    }
+
+    /// How it isolates.
+    pub fn shape(&self) -> Shape {
+        match self {
+            Self::Embedded { shape } => *shape,
+            Self::BuildKit { .. } => Shape::Plain,
+        }
+    }
+
+    /// Whether the build store is a directory of this machine.
+    pub fn is_here(&self) -> bool {
+        matches!(self, Self::Embedded { .. })
+    }
+}
+
+impl fmt::Display for Engine {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let shape = match self.shape() {
+            Shape::Strong => "strong",
+            Shape::Plain => "plain",
+        };
+        match self {
+            Self::Embedded { .. } => write!(f, "embedded ({shape})"),
+            Self::BuildKit { address } => write!(f, "buildkit {address} ({shape})"),
+        }
+    }
+}
+
+/// Decides the engine.
+///
+/// # Errors
+///
+/// One that is not there yet is unavailable; any other name, or a daemon's address that is none, is
+/// a wrong command line.
+pub fn decide(typed: &args::Engine, around: &Surroundings) -> Result<Engine, Error> {
+    let (engine, said_by) = match (&typed.engine, around.text("PONTOON_ENGINE")) {
+        (Some(engine), _) => (engine.as_str(), "`--engine`"),
+        (None, Some(engine)) => (engine, "`PONTOON_ENGINE`"),
+        (None, None) if around.variables.contains_key("BUILDKIT_HOST") => {
+            ("buildkit", "`BUILDKIT_HOST`")
+        }
+        (None, None) => ("embedded", ""),
+    };
+    match engine {
+        "embedded" => Ok(Engine::Embedded {
+            shape: typed.shape.unwrap_or(Shape::Strong),
+        }),
+        "buildkit" => buildkit(typed.shape, around),
+        "host" => {
+            let text = format!(
+                "{said_by} asks for the engine `{engine}`, which this version does not have"
+            );
+            Err(Error::new(Kind::Engine, text).hint("`--engine embedded` builds on this machine"))
+        }
+        other => Err(
+            Error::usage(format!("{said_by} names no engine: `{other}`"))
+                .hint("there are `embedded` and `buildkit`"),
+        ),
+    }
+}
+
+fn buildkit(shape: Option<Shape>, around: &Surroundings) -> Result<Engine, Error> {
+    if shape == Some(Shape::Strong) {
+        let text = "the shape `strong` is not there yet on BuildKit";
+        return Err(Error::new(Kind::Engine, text).hint("`--shape plain` works on every daemon"));
+    }
+    let address = match around.variables.get("BUILDKIT_HOST") {
+        None => Address::usual(),
+        Some(value) => {
+            let text = value.to_str();
+            let text = text.ok_or_else(|| Error::usage("`BUILDKIT_HOST` is not UTF-8"))?;
+            let parsed = text.parse();
+            parsed.map_err(|error| Error::usage(format!("`BUILDKIT_HOST`: {error}")))?
+        }
+    };
+    Ok(Engine::BuildKit { address })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cli::surroundings::MachineStore;
+
+    fn decided(flag: Option<&str>, shape: Option<Shape>, variables: &[(&str, &str)]) -> String {
+        let typed = args::Engine {
+            engine: flag.map(Into::into),
+            shape,
+        };
+        let around = Surroundings {
+            variables: variables
+                .iter()
+                .map(|(k, v)| ((*k).into(), (*v).into()))
+                .collect(),
+            machine_store: MachineStore::Writable,
+            working_directory: Some("/here".into()),
+            processors: 8,
+        };
+        match decide(&typed, &around) {
+            Ok(engine) => engine.to_string(),
+            Err(error) => format!("{} {}", error.kind.code(), error.lines().join("; ")),
+        }
+    }
+
+    #[test]
+    fn which_engine() {
+        let host = ("BUILDKIT_HOST", "unix:///run/b.sock");
+        let table = [
+            decided(None, None, &[]),
+            decided(None, Some(Shape::Plain), &[]),
+            decided(None, None, &[("DOCKER_HOST", "tcp://x")]),
+            decided(None, None, &[host]),
+            decided(Some("buildkit"), None, &[]),
+            decided(Some("buildkit"), Some(Shape::Plain), &[("BUILDKIT_HOST", "tcp://b:1")]),
+            decided(Some("buildkit"), Some(Shape::Strong), &[host]),
+            decided(None, None, &[("BUILDKIT_HOST", "docker-container://b")]),
+            decided(Some("embedded"), None, &[host]),
+            decided(None, None, &[host, ("PONTOON_ENGINE", "embedded")]),
+            decided(Some("host"), None, &[]),
+            decided(None, None, &[("PONTOON_ENGINE", "docker")]),
+        ];
+        insta::assert_snapshot!(table.join("\n"), @"
+        embedded (strong)
+        embedded (plain)
+        embedded (strong)
+        buildkit unix:///run/b.sock (plain)
+        buildkit unix:///run/buildkit/buildkitd.sock (plain)
+        buildkit tcp://b:1 (plain)
+        7 error: the engine cannot be used;   the shape `strong` is not there yet on BuildKit; hint: `--shape plain` works on every daemon
+        2 error: `BUILDKIT_HOST`: `docker-container://b` is not unix:///PATH or tcp://HOST:PORT
+        embedded (strong)
+        embedded (strong)
+        7 error: the engine cannot be used;   `--engine` asks for the engine `host`, which this version does not have; hint: `--engine embedded` builds on this machine
+        2 error: `PONTOON_ENGINE` names no engine: `docker`; hint: there are `embedded` and `buildkit`
+        ");
+    }
+}
