@@ -32,6 +32,7 @@ use std::path::PathBuf;
 
 mod cage;
 mod child;
+mod devices;
 mod error;
 mod filter;
 pub mod ids;
@@ -44,6 +45,7 @@ mod sys;
 mod tests;
 
 pub use child::{Child, Exit, kill_user};
+pub use devices::devices;
 pub use error::{Error, Step};
 pub use pty::{Pty, pty};
 pub use spawn::{spawn, spawn_call};
