@@ -201,7 +201,11 @@ impl Room<'_> {
 
     /// The room as a cage of our own.
     fn cage(&self) -> Cage {
-        let mut entries = Vec::new();
+        let mut entries = vec![Entry::Directory {
+            path: "/".into(),
+            mode: 0o750,
+            owner: (0, self.user.gid),
+        }];
         entries.extend([
             bind(&self.slot.build, BUILD_DIR, Access::ReadWrite),
             bind(&self.slot.temporary, "/tmp", Access::ReadWrite),
@@ -349,7 +353,7 @@ fn file(path: impl Into<PathBuf>, contents: &[u8]) -> Entry {
     Entry::File {
         path: path.into(),
         contents: contents.to_vec(),
-        mode: 0o444,
+        mode: 0o644,
     }
 }
 

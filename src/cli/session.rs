@@ -278,11 +278,7 @@ impl Session<'_> {
             systems: systems::here(),
             program,
             temporary: std::env::temp_dir(),
-            tunnel_proxy: self
-                .around
-                .variables
-                .get("PONTOON_TUNNEL_PROXY")
-                .map(PathBuf::from),
+            tunnel_proxy: self.around.tunnel_proxy()?,
             cancel: self.asked.cancel(),
             signal: self.asked.number(),
         })

@@ -69,12 +69,21 @@ pub struct Options {
     pub program: PathBuf,
     /// Where the run's temporary directory is made.
     pub temporary: PathBuf,
-    /// A socket that stands before ours and passes bytes on; for looking at the tunnel.
-    pub tunnel_proxy: Option<PathBuf>,
+    /// What stands between agents and conductor and passes bytes on; for looking at the tunnel.
+    pub tunnel_proxy: Option<TunnelProxy>,
     /// Set when the run is to stop.
     pub cancel: Arc<AtomicBool>,
     /// The signal that set it, for the exit code; 0 for none.
     pub signal: Arc<AtomicUsize>,
+}
+
+/// A program that passes on what agents and conductor say to each other.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TunnelProxy {
+    /// The socket where it listens, and to which agents connect.
+    pub front: PathBuf,
+    /// The socket to which it connects: the conductor makes it, and nothing may be there before.
+    pub back: PathBuf,
 }
 
 /// What a failed node means for nodes that do not need it.

@@ -46,12 +46,16 @@ impl<'a> Session<'a> {
             .map_err(Error::Prepare)?;
         let scratch = directory.path().join("root");
         fs_err::create_dir(&scratch).map_err(Error::Prepare)?;
-        let socket = directory.path().join("tunnel");
-        let listener = UnixListener::bind(&socket).map_err(Error::Prepare)?;
+        let own = directory.path().join("tunnel");
+        let (front, back) = match &options.tunnel_proxy {
+            Some(proxy) => (&proxy.front, &proxy.back),
+            None => (&own, &own),
+        };
+        let listener = UnixListener::bind(back).map_err(Error::Prepare)?;
         let (tell, happenings) = channel();
         listen(listener, tell.clone());
         prepare_store(options)?;
-        let engine = start_engine(options, &socket, &scratch, &tell)?;
+        let engine = start_engine(options, front, &scratch, &tell)?;
         let lowering = Lowering {
             shape: options.shape,
             agent: agent_id(&options.program).map_err(Error::Prepare)?,
@@ -450,10 +454,7 @@ fn start_engine(
     }
     let config = Config {
         program: options.program.clone(),
-        tunnel: options
-            .tunnel_proxy
-            .clone()
-            .unwrap_or_else(|| socket.to_path_buf()),
+        tunnel: socket.to_path_buf(),
         scratch: scratch.to_path_buf(),
         caches: BTreeMap::from([(STORE_CACHE.to_owned(), nix_dir.to_path_buf())]),
         devices,

@@ -186,8 +186,8 @@ pub struct Process {
     pub directory: PathBuf,
     /// Who the program is.
     pub identity: Identity,
-    /// Its standard output and error. Standard input is `/dev/null` of the outside, opened for
-    /// reading and writing.
+    /// Its standard output and error. Standard input is `/dev/null`, of the outside where the cage
+    /// has none, opened for reading and writing.
     pub output: OwnedFd,
     /// How the kernel presents itself.
     pub personality: Personality,
