@@ -16,8 +16,9 @@ use std::path::PathBuf;
 use crate::agent::link::Lost;
 use crate::agent::outputs::Collect;
 use crate::agent::room::{BUILD_DIR, Network, Program, Room, RoomError, SlotDirs};
+use crate::agent::users::UsersError;
 use crate::agent::watch::{End, Limits, Watch, WatchError};
-use crate::agent::{Agent, Shape, end};
+use crate::agent::{Agent, Shape, USER_POOL, end};
 use crate::event::Failure;
 use crate::nix::StorePath;
 use crate::nix::derivation::{self, Kvm, Level, Parsed, Recipe, Systems};
@@ -209,7 +210,14 @@ impl Agent {
         valid: &BTreeSet<StorePath>,
     ) -> Result<BuildResult, Stop> {
         let slot = self.slot(job.slot)?;
-        let user = self.users.acquire(slot.number).map_err(machine)?;
+        let user = self
+            .users
+            .acquire(slot.number)
+            .map_err(|error| match error {
+                // Nix waits for a user as it waits for a lock.
+                UsersError::AllTaken { .. } => Stop::Busy(PathBuf::from(USER_POOL)),
+                error => machine(error),
+            })?;
         let network = match recipe.network {
             derivation::Network::Isolated => Network::Private,
             derivation::Network::Host => Network::Open,
