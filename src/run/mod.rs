@@ -16,6 +16,7 @@ mod hear;
 mod logs;
 mod material;
 mod outcome;
+mod prepare;
 mod schedule;
 mod session;
 mod start;
@@ -35,7 +36,7 @@ use crate::nix::derivation::Systems;
 use crate::nix::{StorePath, Wanted};
 use crate::pipeline::Pipeline;
 use crate::plan::{self, Effects, Graph, Plan, closure};
-use crate::store::NixDir;
+use crate::store::{GcLock, NixDir};
 use crate::tunnel::SandboxPath;
 
 /// What a run is told.
@@ -233,18 +234,34 @@ pub fn plan(
     })
 }
 
+/// What a run is about.
+#[derive(Debug)]
+pub struct Evaluated<'a> {
+    /// Derivations.
+    pub wanted: &'a [Wanted],
+    /// A pipeline.
+    pub pipeline: Option<&'a PipelineRun>,
+    /// Keeps collectors from what was evaluated; let go as soon as the run has what it needs in
+    /// the build store, and roots there.
+    pub kept: Option<GcLock>,
+}
+
 /// Runs: builds what is missing, then the effects.
 ///
 /// `keep` is called with the report while the run's roots still hold; it returns the links it
 /// made, which are then registered as roots of their own.
 pub fn realise(
     options: &Options,
-    wanted: &[Wanted],
-    pipeline: Option<&PipelineRun>,
+    evaluated: Evaluated<'_>,
     sink: &mut dyn Sink,
     keep: &mut dyn FnMut(&Report) -> Vec<PathBuf>,
 ) -> Result<Report, Error> {
     let started = std::time::Instant::now();
+    let Evaluated {
+        wanted,
+        pipeline,
+        kept,
+    } = evaluated;
     let data = pipeline.map(|run| &run.pipeline);
     let graph = read_graph(options, wanted, data)?;
     let effects = connect(&graph, data)?;
@@ -260,6 +277,7 @@ pub fn realise(
         effects: effects.effects.len(),
     });
     import(options, &mut session, &plan, &effects, &valid, sink)?;
+    drop(kept);
     let planned = Planned {
         graph,
         plan,
