@@ -15,6 +15,7 @@ mod effects;
 mod hear;
 mod logs;
 mod material;
+mod ops;
 mod outcome;
 mod schedule;
 mod session;
@@ -26,6 +27,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+pub use ops::ops;
 pub use outcome::exit_code;
 use session::Session;
 
@@ -260,6 +262,7 @@ pub fn realise(
     let links = keep(&report);
     session.keep(&links)?;
     session.close();
+    outcome::outputs_events(&report, sink);
     sink.event(&Event::RunFinished {
         summary: report.summary.clone(),
         seconds: started.elapsed().as_secs_f64(),

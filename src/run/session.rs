@@ -8,15 +8,15 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::time::Duration;
 
 use crate::engine::embedded::machine::Accounts;
-use crate::engine::embedded::{Config, Embedded, agent_id};
-use crate::engine::lower::{Lowering, SANDBOX_DEVICE, STORE_CACHE, STORE_DEVICE, SandboxPaths};
+use crate::engine::embedded::{Config, Embedded};
+use crate::engine::lower::{Lowering, SANDBOX_DEVICE, STORE_CACHE, STORE_DEVICE};
 use crate::engine::{
     Device, DeviceAccess, DeviceMount, Engine, EngineEvent, Op, OpExit, SecretValue, Shape,
 };
 use crate::nix::StorePath;
 use crate::run::connection::{Happening, Speaker, listen};
 use crate::run::material::Material;
-use crate::run::{Error, Options};
+use crate::run::{Error, Options, ops};
 use crate::tunnel::{FromAgent, PathFacts, QueryScope, ToAgent};
 
 /// An engine with a store that answers.
@@ -52,15 +52,7 @@ impl<'a> Session<'a> {
         listen(listener, tell.clone());
         prepare_store(options)?;
         let engine = start_engine(options, &socket, &scratch, &tell)?;
-        let lowering = Lowering {
-            shape: options.shape,
-            agent: agent_id(&options.program).map_err(Error::Prepare)?,
-            sandbox_paths: if options.sandbox_paths.is_empty() {
-                SandboxPaths::Absent
-            } else {
-                SandboxPaths::Device
-            },
-        };
+        let lowering = ops::lowering(options)?;
         let mut pending = Pending {
             engine,
             happenings,
