@@ -15,6 +15,7 @@ mod effects;
 mod hear;
 mod logs;
 mod material;
+mod ops;
 mod outcome;
 mod prepare;
 mod schedule;
@@ -27,6 +28,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
+pub use ops::ops;
 pub use outcome::exit_code;
 use session::Session;
 
@@ -289,6 +291,7 @@ pub fn realise(
     let links = keep(&report);
     session.keep(&links)?;
     session.close();
+    outcome::outputs_events(&report, sink);
     sink.event(&Event::RunFinished {
         summary: report.summary.clone(),
         seconds: started.elapsed().as_secs_f64(),

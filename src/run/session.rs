@@ -7,14 +7,14 @@ use std::sync::atomic::Ordering;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::time::{Duration, Instant};
 
-use crate::engine::embedded::{Embedded, agent_id};
-use crate::engine::lower::{Lowering, SandboxPaths};
+use crate::engine::embedded::Embedded;
+use crate::engine::lower::Lowering;
 use crate::engine::{Engine, EngineEvent, Op, OpExit, SecretValue};
 use crate::nix::StorePath;
 use crate::run::connection::{Happening, Speaker, listen};
 use crate::run::material::Material;
 use crate::run::prepare::{Directory, prepare_store, start_engine};
-use crate::run::{Error, Options};
+use crate::run::{Error, Options, ops};
 use crate::tunnel::{FromAgent, PathFacts, QueryScope, ToAgent};
 
 /// How long an answer may take once the run is to stop.
@@ -56,15 +56,7 @@ impl<'a> Session<'a> {
         listen(listener, tell.clone());
         prepare_store(options)?;
         let engine = start_engine(options, &directory, &front, &tell)?;
-        let lowering = Lowering {
-            shape: options.shape,
-            agent: agent_id(&options.program).map_err(Error::Prepare)?,
-            sandbox_paths: if options.sandbox_paths.is_empty() {
-                SandboxPaths::Absent
-            } else {
-                SandboxPaths::Device
-            },
-        };
+        let lowering = ops::lowering(options)?;
         let mut pending = Pending {
             engine,
             happenings,
