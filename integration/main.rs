@@ -11,3 +11,4 @@ mod engine;
 mod eval;
 mod harness;
 mod support;
+mod users;

@@ -16,8 +16,9 @@ use std::path::PathBuf;
 use crate::agent::link::Lost;
 use crate::agent::outputs::Collect;
 use crate::agent::room::{BUILD_DIR, Network, Program, Room, RoomError, SlotDirs};
+use crate::agent::users::{BuildUser, UsersError};
 use crate::agent::watch::{End, Limits, Watch, WatchError};
-use crate::agent::{Agent, Shape, end, points};
+use crate::agent::{Agent, Shape, USER_POOL, end, points};
 use crate::event::Failure;
 use crate::nix::StorePath;
 use crate::nix::derivation::{self, Kvm, Level, Parsed, Recipe, Systems};
@@ -95,8 +96,10 @@ impl Agent {
         for path in outputs.iter().filter(|path| !valid.contains(path)) {
             self.store.delete_invalid(path).map_err(machine)?;
         }
+        let slot = self.slot(job.slot)?;
+        let user = self.user(&slot)?;
         let attempt = self.begin(job)?;
-        let result = self.attempt(job, &recipe, &closure, &valid);
+        let result = self.attempt(job, &recipe, &closure, &valid, (&slot, &user));
         attempt
             .end(&end(describe(&result), exit_code(&result)))
             .map_err(machine)?;
@@ -185,6 +188,15 @@ impl Agent {
         Ok(running)
     }
 
+    /// Takes a user to build as. If other builds of the machine have them all, it is as with a
+    /// lock that another program holds: the conductor asks again later.
+    fn user(&self, slot: &SlotDirs) -> Result<BuildUser, Stop> {
+        match self.users.acquire(slot.number) {
+            Err(UsersError::AllTaken { .. }) => Err(Stop::Busy(PathBuf::from(USER_POOL))),
+            other => other.map_err(machine),
+        }
+    }
+
     fn slot(&mut self, number: Option<u32>) -> Result<SlotDirs, Stop> {
         if let (Shape::Plain, Some(number)) = (self.shape, number) {
             return Ok(SlotDirs::mounted(self.store.dir(), number));
@@ -201,9 +213,8 @@ impl Agent {
         recipe: &Recipe,
         closure: &BTreeMap<StorePath, PathInfo>,
         valid: &BTreeSet<StorePath>,
+        (slot, user): (&SlotDirs, &BuildUser),
     ) -> Result<BuildResult, Stop> {
-        let slot = self.slot(job.slot)?;
-        let user = self.users.acquire(slot.number).map_err(machine)?;
         let network = match recipe.network {
             derivation::Network::Isolated => Network::Private,
             derivation::Network::Host => Network::Open,
@@ -217,10 +228,10 @@ impl Agent {
         let room = Room {
             shape: self.shape,
             dir: &self.store.dir().clone(),
-            slot: &slot,
+            slot,
             closure,
             sandbox_paths: &job.sandbox_paths,
-            user: &user,
+            user,
             network,
             files,
         };
@@ -245,10 +256,10 @@ impl Agent {
                     recipe,
                     closure,
                     valid,
-                    slot: &slot,
+                    slot,
                 };
-                let collected = collect.collect(&mut self.store, &user);
-                self.leave(&slot, closure);
+                let collected = collect.collect(&mut self.store, user);
+                self.leave(slot, closure);
                 let paths = collected?;
                 let outputs = self.facts_of(&paths)?;
                 return Ok(BuildResult::Built { outputs });
@@ -264,11 +275,11 @@ impl Agent {
             End::TimedOut(seconds) => Failure::TimedOut { seconds },
             End::Silent(seconds) => Failure::Silent { seconds },
             End::Cancelled => {
-                self.leave(&slot, closure);
+                self.leave(slot, closure);
                 return Ok(BuildResult::Cancelled);
             }
         };
-        self.leave(&slot, closure);
+        self.leave(slot, closure);
         Err(failed(failure))
     }
 

@@ -64,15 +64,12 @@ impl Stock {
     fn open(points: &Path) -> Option<Self> {
         let file = points.join(FILE);
         let mut directories = Vec::new();
-        match fs_err::read_dir(points) {
-            Ok(entries) => {
-                directories.extend(entries.flatten().map(|entry| entry.path()));
-                directories.retain(|path| *path != file);
-            }
-            Err(_) => {
-                std::fs::DirBuilder::new().mode(0o700).create(points).ok()?;
-                fs_err::write(&file, "").ok()?;
-            }
+        if let Ok(entries) = fs_err::read_dir(points) {
+            directories.extend(entries.flatten().map(|entry| entry.path()));
+            directories.retain(|path| *path != file);
+        } else {
+            std::fs::DirBuilder::new().mode(0o700).create(points).ok()?;
+            fs_err::write(&file, "").ok()?;
         }
         Some(Self { file, directories })
     }

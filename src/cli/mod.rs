@@ -8,6 +8,8 @@
 //! code.
 
 pub mod args;
+pub mod build_log;
+pub mod collector;
 pub mod commands;
 pub mod enter;
 pub mod error;

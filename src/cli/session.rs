@@ -5,7 +5,6 @@
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
-use std::io::{BufRead, BufReader};
 use std::os::fd::AsFd;
 use std::path::PathBuf;
 use std::time::Instant;
@@ -16,13 +15,13 @@ use super::request::{Argument, Nix, PipelineRequest, Request, Source};
 use super::settings::{How, OnFailure, SandboxPath, Store, Where};
 use super::signals::Asked;
 use super::surroundings::Surroundings;
-use super::{failure, secrets, systems};
+use super::{collector, failure, secrets, systems};
 use crate::eval::{self, EvalStore, Evaluator};
 use crate::event::{Event, Sink, VERSION};
 use crate::nix::{StorePath, Wanted};
 use crate::pipeline::{self, Pipeline};
 use crate::plan::show;
-use crate::store::NixDir;
+use crate::store::{GcLock, NixDir};
 use crate::{agent, engine, run, tunnel};
 
 /// What is to be built, and run after it.
@@ -32,6 +31,8 @@ pub struct Work {
     pub wanted: Vec<Wanted>,
     /// A pipeline, with the values of its secrets; a plan needs none.
     pub pipeline: Option<(Pipeline, secrets::Values)>,
+    /// Keeps collectors from what was evaluated, until the run's roots do.
+    pub kept: Option<GcLock>,
 }
 
 /// What came of it.
@@ -80,6 +81,8 @@ pub struct Evaluated {
     pub pipeline: Option<Pipeline>,
     /// What `nix` built itself on the way.
     pub built_while_evaluating: Vec<StorePath>,
+    /// Keeps collectors from it.
+    pub kept: Option<GcLock>,
 }
 
 impl Session<'_> {
@@ -111,12 +114,13 @@ impl Session<'_> {
             };
             sink.event(&Event::Evaluating { installable });
         }
-        let evaluated = if let Some(evaluated) = asked.without_nix() {
-            evaluated
+        let (evaluated, kept) = if let Some(evaluated) = asked.without_nix() {
+            (evaluated, None)
         } else {
-            let evaluator = self.evaluator(&request.nix)?;
+            let (evaluator, kept) = self.evaluator(&request.nix, sink)?;
             let answer = evaluator.evaluate(&asked, &mut |_| ());
-            answer.map_err(|error| failure::evaluation(error, self.asked))?
+            let answer = answer.map_err(|error| failure::evaluation(error, self.asked))?;
+            (answer, kept)
         };
         if evaluated.impure {
             let text = "a file is evaluated impure: it may depend on this machine".to_owned();
@@ -126,6 +130,7 @@ impl Session<'_> {
             wanted: evaluated.wanted,
             pipeline: None,
             built_while_evaluating: evaluated.built_while_evaluating,
+            kept,
         };
         told(&evaluated, evaluated.wanted.len(), started, sink);
         Ok(evaluated)
@@ -139,7 +144,7 @@ impl Session<'_> {
         sink: &mut dyn Sink,
     ) -> Result<Evaluated, Error> {
         let started = Instant::now();
-        let evaluator = self.evaluator(&request.nix)?;
+        let (evaluator, kept) = self.evaluator(&request.nix, sink)?;
         let facts = self.facts(&request.flake, given)?;
         let installable = format!("{}#{}", request.flake, request.name);
         sink.event(&Event::Evaluating { installable });
@@ -156,6 +161,7 @@ impl Session<'_> {
             wanted: read.pipeline.builds.values().cloned().collect(),
             pipeline: Some(read.pipeline),
             built_while_evaluating: answer.built_while_evaluating,
+            kept,
         };
         told(&evaluated, evaluated.wanted.len(), started, sink);
         Ok(evaluated)
@@ -179,7 +185,12 @@ impl Session<'_> {
                 .collect(),
         });
         let mut links = |report: &run::Report| keep(&finished(report));
-        let report = run::realise(&options, &work.wanted, pipeline.as_ref(), sink, &mut links);
+        let wanted = run::Evaluated {
+            wanted: &work.wanted,
+            pipeline: pipeline.as_ref(),
+            kept: work.kept,
+        };
+        let report = run::realise(&options, wanted, sink, &mut links);
         report
             .map(|report| finished(&report))
             .map_err(|error| failure::run(error, self.asked))
@@ -210,7 +221,11 @@ impl Session<'_> {
         }
     }
 
-    fn evaluator(&self, typed: &Nix) -> Result<Evaluator, Error> {
+    fn evaluator(
+        &self,
+        typed: &Nix,
+        sink: &mut dyn Sink,
+    ) -> Result<(Evaluator, Option<GcLock>), Error> {
         let (environment, cancel) = (environment(), self.asked.cancel());
         let search = self.around.variables.get("PATH").map(OsString::as_os_str);
         let nix = eval::Nix::find(None, search, &environment, &cancel)
@@ -221,13 +236,20 @@ impl Session<'_> {
         } else {
             EvalStore::Root(into.root.clone())
         };
-        Ok(Evaluator {
+        let kept = collector::keep_out(into, self.asked, sink)?;
+        let mut options = typed.options.clone();
+        if kept.is_some() {
+            // A collection that `nix` itself began would wait for us, and we for it.
+            options.push(("min-free".to_owned(), "0".to_owned()));
+        }
+        let evaluator = Evaluator {
             nix,
             environment,
             store,
-            options: typed.options.clone(),
+            options,
             cancel,
-        })
+        };
+        Ok((evaluator, kept))
     }
 
     /// What git says of the flake's directory, and what was given on the command line.
@@ -278,12 +300,9 @@ impl Session<'_> {
             systems: systems::here(),
             program,
             temporary: std::env::temp_dir(),
-            tunnel_proxy: self
-                .around
-                .variables
-                .get("PONTOON_TUNNEL_PROXY")
-                .map(PathBuf::from),
+            tunnel_proxy: self.around.tunnel_proxy()?,
             cancel: self.asked.cancel(),
+            signal: self.asked.number(),
         })
     }
 
@@ -338,40 +357,6 @@ impl Session<'_> {
             }
         }
     }
-}
-
-/// Opens the log of a derivation, or of the one that made a path, in the first store that has it.
-pub fn log(stores: &[Store], path: &StorePath) -> Result<Box<dyn BufRead>, Error> {
-    for store in stores {
-        let dir = NixDir::new(store.nix_dir());
-        if !dir.path().is_dir() {
-            continue;
-        }
-        let drv = if path.is_derivation() {
-            Some(path.clone())
-        } else {
-            deriver(&dir, path).map_err(|source| Error::new(Kind::Store, source))?
-        };
-        let Some(drv) = drv else { continue };
-        let log = crate::store::logs::open(&dir, &drv);
-        if let Some(log) = log.map_err(|source| Error::new(Kind::Store, source))? {
-            return Ok(Box::new(BufReader::new(log)));
-        }
-    }
-    let roots: Vec<String> = stores
-        .iter()
-        .map(|store| store.root.display().to_string())
-        .collect();
-    let text = format!("there is no log of `{path}` in {}", roots.join(", "));
-    Err(Error::new(Kind::Other, text).hint("name the store it was built in: `--store DIR`"))
-}
-
-fn deriver(dir: &NixDir, path: &StorePath) -> Result<Option<StorePath>, crate::store::Error> {
-    if !dir.db().join("db.sqlite").exists() {
-        return Ok(None);
-    }
-    let store = crate::store::Store::open_read_only(dir.clone())?;
-    Ok(store.info(path)?.and_then(|info| info.deriver))
 }
 
 /// Makes this process root of a user namespace of its own, with its own mounts; as root, it

@@ -5,7 +5,7 @@ use std::io::{BufRead, Write};
 use crate::cli::error::{Error, Kind};
 use crate::cli::output::Stream;
 use crate::cli::surroundings::Surroundings;
-use crate::cli::{args, session, settings};
+use crate::cli::{args, build_log, settings};
 use crate::nix::StorePath;
 use crate::report::style::Colour;
 use crate::report::text;
@@ -40,7 +40,7 @@ impl Args {
             )
         })?;
         let place = settings::stores(&self.stores, around)?;
-        let mut log = session::log(&place.evaluation_stores, &path)?;
+        let mut log = build_log::open(&place.evaluation_stores, &path)?;
         let mut out = std::io::stdout().lock();
         if Stream::Stdout.is_terminal() {
             show(&mut *log, &mut out, Stream::Stdout.colour(around))?;

@@ -104,7 +104,10 @@ impl Args {
             return Ok(0);
         }
         let Evaluated {
-            wanted, pipeline, ..
+            wanted,
+            pipeline,
+            kept,
+            ..
         } = evaluated;
         // A missing secret is known before anything is built.
         let pipeline = match pipeline {
@@ -114,7 +117,11 @@ impl Args {
             }
             None => None,
         };
-        let work = Work { wanted, pipeline };
+        let work = Work {
+            wanted,
+            pipeline,
+            kept,
+        };
         let finished = session.realise(run, work, &mut *sink, &mut |_| vec![])?;
         Ok(finished.exit_code)
     }
