@@ -113,7 +113,9 @@ fn wakes_the_agent_in_an_op_that_go_wrote() {
     let identity = bench.directory.path().join("nix/pontoon/identity");
     assert!(fs_err::read_to_string(identity).unwrap().contains(&store));
     for message in [ToAgent::Welcome { version: VERSION }, ToAgent::Bye] {
-        stream.write_all(&encode(&Frame::message(&message))).unwrap();
+        stream
+            .write_all(&encode(&Frame::message(&message)))
+            .unwrap();
     }
     assert_eq!(bench.end().how, OpExit::Code(0));
 }

@@ -89,8 +89,11 @@ impl Surroundings {
             Some((front, back)) if front.is_absolute() && back.is_absolute() => {
                 Ok(Some(TunnelProxy { front, back }))
             }
-            _ => Err(Error::usage("`PONTOON_TUNNEL_PROXY` is not two absolute paths")
-                .hint("write it as FRONT:BACK: agents connect to FRONT, the conductor makes BACK")),
+            _ => Err(
+                Error::usage("`PONTOON_TUNNEL_PROXY` is not two absolute paths").hint(
+                    "write it as FRONT:BACK: agents connect to FRONT, the conductor makes BACK",
+                ),
+            ),
         }
     }
 }

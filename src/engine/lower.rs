@@ -334,6 +334,9 @@ mod tests {
 
     #[test]
     fn the_store_is_the_op_go_writes() {
-        check("embedded-agent", &lowering(Shape::Strong).store(NONCE).unwrap());
+        check(
+            "embedded-agent",
+            &lowering(Shape::Strong).store(NONCE).unwrap(),
+        );
     }
 }
