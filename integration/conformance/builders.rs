@@ -87,6 +87,7 @@ fn builders_do_what_they_do_in_nix() {
     let ways = fixture.ways();
     let drvs = fixture.instantiate(&ways.nix, "good");
     assert!(drvs.len() >= 25, "{}", drvs.len());
+    let megabyte = drvs["megabyte"].clone();
     let drvs = paths(&drvs);
     ways.nix.realise(&drvs).ok();
     let printed = logs(&ways.nix, &drvs);
@@ -107,6 +108,7 @@ fn builders_do_what_they_do_in_nix() {
             if way == Way::Same {
                 assert_hard_links(&store);
                 assert_eq!(logs(&ways.nix.on(&store), &drvs), printed);
+                assert_own_log(&ways, setting, &store, &megabyte);
                 assert_nix_agrees(&ways.nix, &store, unlike(setting));
             }
         }
@@ -130,6 +132,13 @@ fn unlike(setting: Setting) -> &'static [&'static str] {
         Who::Bare => &["unreachable"],
         Who::Root | Who::Ranged => &[],
     }
+}
+
+/// Checks that our own command shows the log that Nix shows.
+fn assert_own_log(ways: &Ways<'_>, setting: Setting, store: &Path, drv: &str) {
+    let mut command = ways.pontoon(setting, &["log", drv, "--store"]);
+    let shown = run(command.arg(store)).ok().stdout;
+    assert!(shown.len() > 1_000_000 && shown == logs(&ways.nix.on(store), &[drv]));
 }
 
 fn assert_hard_links(store: &Path) {
@@ -196,6 +205,30 @@ fn bad_builders_end_as_in_nix() {
         ours.verify();
     }
     fixture.place.assert_no_process_left(Duration::from_secs(5));
+}
+
+/// Nix spec, appendix B.2.
+#[test]
+fn a_corrected_hash_needs_no_build() {
+    let fixture = Fixture::new();
+    let ways = fixture.ways();
+    let wrong = fixture.instantiate(&ways.nix, "bad")["mismatch"].clone();
+    let right = fixture.instantiate(&ways.nix, "corrected")["mismatch"].clone();
+    assert_ne!(wrong, right);
+    for setting in SETTINGS {
+        let store = ways.store(setting, Way::Apart);
+        for _ in 0..2 {
+            // The second time the content is there already.
+            run(&mut ways.build(setting, Way::Apart, &store, &[&wrong])).code(102);
+        }
+        let ran = run(ways
+            .build(setting, Way::Apart, &store, &[&right])
+            .arg("--json"))
+        .ok();
+        assert!(!ran.outcomes().contains_key("built"), "{}", ran.report());
+        let text = fs_err::read_to_string(output(&store, "mismatch")).unwrap();
+        assert_eq!(text, "real\n");
+    }
 }
 
 #[test]

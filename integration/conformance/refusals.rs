@@ -30,8 +30,14 @@ fn assert_refused(nix: &Nix, drv: &str, reason: &str) {
         .ok()
         .says(reason);
     assert_eq!(rows(nix.root()), before, "nothing is built or imported");
-    let logs = nix.root().join("nix/var/log/nix/drvs");
-    assert!(!logs.exists(), "nothing has run");
+    for below in ["var/log/nix/drvs", "pontoon/attempts"] {
+        let directory = nix.root().join("nix").join(below);
+        let entries = fs_err::read_dir(directory).map_or(0, Iterator::count);
+        assert_eq!(
+            entries, 0,
+            "something has run: there is something in {below}"
+        );
+    }
 }
 
 fn refused(attribute: &str, reason: &str) {
