@@ -12,3 +12,4 @@ mod engine;
 mod eval;
 mod harness;
 mod support;
+mod users;

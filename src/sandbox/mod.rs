@@ -2,7 +2,7 @@
 //!
 //! This module knows nothing of Nix's store or of ours; it makes what others describe. A [`Cage`]
 //! is what a process finds when it wakes: a root of its own, made entry by entry, and namespaces.
-//! A [`Process`] is what is executed there and with which identity. [`spawn`] executes a program,
+//! A [`Process`] is what is executed there and with which identity. [`spawn()`] executes a program,
 //! [`spawn_call`] runs a function of this executable as process 1 of a cage.
 //!
 //! The order of steps, all in the child and each of them a [`Step`] of the error it may end in:
@@ -32,6 +32,7 @@ use std::path::PathBuf;
 
 mod cage;
 mod child;
+mod devices;
 mod error;
 mod filter;
 pub mod ids;
@@ -44,6 +45,7 @@ mod sys;
 mod tests;
 
 pub use child::{Child, Exit, kill_user};
+pub use devices::devices;
 pub use error::{Error, Step};
 pub use pty::{Pty, pty};
 pub use spawn::{spawn, spawn_call};
