@@ -7,6 +7,7 @@
     reason = "a test fails by panicking, and so does what it calls"
 )]
 
+mod conformance;
 mod engine;
 mod eval;
 mod harness;
