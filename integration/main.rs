@@ -10,5 +10,6 @@
 mod engine;
 mod eval;
 mod harness;
+mod kills;
 mod support;
 mod users;
