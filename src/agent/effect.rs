@@ -58,7 +58,7 @@ impl Agent {
             _ => None,
         };
         running
-            .end(end(text, code))
+            .end(&end(text, code))
             .map_err(|error| Interrupted::machine(&error))?;
         result
     }

@@ -11,10 +11,11 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use crate::agent::users::BuildUser;
-use crate::agent::{SANDBOX_PATHS, Shape};
+use crate::agent::{SANDBOX_PATHS, Shape, points};
 use crate::nix::StorePath;
 use crate::sandbox::{
     Access, Cage, Child, Entry, Filter, Identity, Missing, Namespaces, Personality, Process,
+    devices,
 };
 use crate::store::{NixDir, PathInfo, Slot};
 use crate::tunnel::SandboxPath;
@@ -74,6 +75,8 @@ pub struct SlotDirs {
     pub temporary: PathBuf,
     /// An empty directory for the root to be mounted on.
     pub root: PathBuf,
+    /// A stock of mount points.
+    pub points: PathBuf,
 }
 
 impl SlotDirs {
@@ -85,6 +88,7 @@ impl SlotDirs {
             build: slot.build_dir(),
             temporary: slot.temporary_dir(),
             root: slot.root_dir(),
+            points: slot.points_dir(),
         }
     }
 
@@ -97,6 +101,7 @@ impl SlotDirs {
             build: PathBuf::from(BUILD_DIR),
             temporary: PathBuf::from("/tmp"),
             root: base.join("root"),
+            points: base.join("points"),
         }
     }
 }
@@ -155,7 +160,10 @@ impl Room<'_> {
             filter: program.filter,
         };
         let cage = match self.shape {
-            Shape::Strong => Some(self.cage()),
+            Shape::Strong => {
+                points::lay(self.slot, self.dir, self.closure.keys());
+                Some(self.cage())
+            }
             Shape::Plain => {
                 self.furnish_op()?;
                 None
@@ -193,7 +201,11 @@ impl Room<'_> {
 
     /// The room as a cage of our own.
     fn cage(&self) -> Cage {
-        let mut entries = Vec::new();
+        let mut entries = vec![Entry::Directory {
+            path: "/".into(),
+            mode: 0o750,
+            owner: (0, self.user.gid),
+        }];
         entries.extend([
             bind(&self.slot.build, BUILD_DIR, Access::ReadWrite),
             bind(&self.slot.temporary, "/tmp", Access::ReadWrite),
@@ -202,6 +214,11 @@ impl Room<'_> {
         entries.extend(self.closure.keys().map(|path| self.input(path)));
         entries.extend(self.etc());
         entries.extend(devices());
+        entries.push(Entry::Tmpfs {
+            target: "/dev/shm".into(),
+            size: None,
+            mode: 0o1777,
+        });
         entries.push(Entry::Proc {
             target: "/proc".into(),
         });
@@ -336,40 +353,8 @@ fn file(path: impl Into<PathBuf>, contents: &[u8]) -> Entry {
     Entry::File {
         path: path.into(),
         contents: contents.to_vec(),
-        mode: 0o444,
+        mode: 0o644,
     }
-}
-
-fn devices() -> Vec<Entry> {
-    let mut entries: Vec<Entry> = ["full", "null", "random", "tty", "urandom", "zero"]
-        .iter()
-        .map(|name| {
-            let path = format!("/dev/{name}");
-            bind(Path::new(&path), &path, Access::ReadWrite)
-        })
-        .collect();
-    for (name, target) in [
-        ("fd", "/proc/self/fd"),
-        ("stdin", "/proc/self/fd/0"),
-        ("stdout", "/proc/self/fd/1"),
-        ("stderr", "/proc/self/fd/2"),
-        ("ptmx", "/dev/pts/ptmx"),
-    ] {
-        let path = PathBuf::from("/dev").join(name);
-        entries.push(Entry::Symlink {
-            path,
-            target: target.into(),
-        });
-    }
-    entries.push(Entry::Tmpfs {
-        target: "/dev/shm".into(),
-        size: None,
-        mode: 0o1777,
-    });
-    entries.push(Entry::DevPts {
-        target: "/dev/pts".into(),
-    });
-    entries
 }
 
 fn set(path: &Path, mode: u32, owner: (u32, u32)) -> Result<(), RoomError> {

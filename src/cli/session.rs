@@ -5,13 +5,13 @@
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
-use std::os::fd::AsFd;
 use std::path::PathBuf;
 use std::time::Instant;
 
 use super::args::{Fact, Shape};
 use super::error::{Error, Kind};
-use super::request::{Argument, Nix, PipelineRequest, Request, Source};
+use super::output::Stream;
+use super::request::{Argument, Nix, PipelineRequest, PipelineSource, Request, Source};
 use super::settings::{How, OnFailure, SandboxPath, Store, Where};
 use super::signals::Asked;
 use super::surroundings::Surroundings;
@@ -22,7 +22,7 @@ use crate::nix::{StorePath, Wanted};
 use crate::pipeline::{self, Pipeline};
 use crate::plan::show;
 use crate::store::{GcLock, NixDir};
-use crate::{agent, engine, run, tunnel};
+use crate::{engine, llb, run, tunnel};
 
 /// What is to be built, and run after it.
 #[derive(Debug)]
@@ -53,8 +53,10 @@ pub enum Format {
     Json,
     /// A graph for Graphviz
     Dot,
-    /// Definitions that `buildctl debug dump-llb` reads
+    /// The definitions of the ops, one after the other: `buildctl debug dump-llb` reads them
     Llb,
+    /// The same for people
+    LlbText,
 }
 
 /// A run on a store.
@@ -145,11 +147,24 @@ impl Session<'_> {
     ) -> Result<Evaluated, Error> {
         let started = Instant::now();
         let (evaluator, kept) = self.evaluator(&request.nix, sink)?;
-        let facts = self.facts(&request.flake, given)?;
-        let installable = format!("{}#{}", request.flake, request.name);
+        let (directory, installable) = match &request.source {
+            PipelineSource::Flake(flake) => (
+                eval::facts::directory(flake),
+                format!("{flake}#{}", request.name),
+            ),
+            PipelineSource::File(file) => (
+                directory_of(file),
+                format!("{file} {}", request.name).trim_end().to_owned(),
+            ),
+            PipelineSource::Expression(_) => (
+                Some(PathBuf::from(".")),
+                format!("--expr {}", request.name).trim_end().to_owned(),
+            ),
+        };
+        let facts = self.facts(directory, given)?;
         sink.event(&Event::Evaluating { installable });
         let asked = eval::PipelineRequest {
-            flake: request.flake.clone(),
+            source: pipeline_source(request),
             name: request.name.clone(),
             facts,
             system: system(&request.nix),
@@ -203,7 +218,11 @@ impl Session<'_> {
         evaluated: &Evaluated,
         format: Format,
         sink: &mut dyn Sink,
-    ) -> Result<String, Error> {
+    ) -> Result<Vec<u8>, Error> {
+        if format == Format::Llb && Stream::Stdout.is_terminal() {
+            let error = Error::usage("definitions are bytes, not for a terminal");
+            return Err(error.hint("`--format llb-text` is for reading"));
+        }
         let options = self.options(run, sink)?;
         let planned = run::plan(&options, &evaluated.wanted, evaluated.pipeline.as_ref());
         let planned = planned.map_err(|error| failure::run(error, self.asked))?;
@@ -213,12 +232,18 @@ impl Session<'_> {
             effects: &planned.effects,
             built_while_evaluating: &evaluated.built_while_evaluating,
         };
-        match format {
-            Format::Text => Ok(show::text(&view, show::Detail::Summary)),
-            Format::Json => Ok(show::json(&view)),
-            Format::Dot => Ok(show::dot(&view, show::Detail::All)),
-            Format::Llb => Err(Error::usage("`--format llb` is not connected yet")),
-        }
+        let ops = || {
+            run::ops(&options, &planned, evaluated.pipeline.as_ref())
+                .map_err(|error| failure::run(error, self.asked))
+        };
+        Ok(match format {
+            Format::Text => show::text(&view, show::Detail::Summary).into_bytes(),
+            Format::Json => show::json(&view).into_bytes(),
+            Format::Dot => show::dot(&view, show::Detail::All).into_bytes(),
+            // One after the other, messages are one message: that is protobuf's own rule.
+            Format::Llb => ops()?.concat(),
+            Format::LlbText => readable(&ops()?).into_bytes(),
+        })
     }
 
     fn evaluator(
@@ -252,15 +277,15 @@ impl Session<'_> {
         Ok((evaluator, kept))
     }
 
-    /// What git says of the flake's directory, and what was given on the command line.
+    /// What git says of the pipeline's directory, and what was given on the command line.
     fn facts(
         &self,
-        flake: &str,
+        directory: Option<PathBuf>,
         given: &[Fact],
     ) -> Result<BTreeMap<String, serde_json::Value>, Error> {
         let search = self.around.variables.get("PATH").map(OsString::as_os_str);
         let git = eval::nix::on_search_path("git", search);
-        let mut facts = match (git, eval::facts::directory(flake)) {
+        let mut facts = match (git, directory) {
             (Some(git), Some(directory)) => {
                 let cancel = self.asked.cancel();
                 eval::facts::from_git(&git, &directory, &environment(), &cancel)
@@ -300,11 +325,7 @@ impl Session<'_> {
             systems: systems::here(),
             program,
             temporary: std::env::temp_dir(),
-            tunnel_proxy: self
-                .around
-                .variables
-                .get("PONTOON_TUNNEL_PROXY")
-                .map(PathBuf::from),
+            tunnel_proxy: self.around.tunnel_proxy()?,
             cancel: self.asked.cancel(),
             signal: self.asked.number(),
         })
@@ -363,40 +384,6 @@ impl Session<'_> {
     }
 }
 
-/// Makes this process root of a user namespace of its own, with its own mounts; as root, it
-/// only gets its own mounts' tree by the same way.
-pub fn own_namespaces() -> Result<(), Error> {
-    let map = crate::sandbox::ids::UserMap::Single {
-        uid: rustix::process::getuid().as_raw(),
-        gid: rustix::process::getgid().as_raw(),
-    };
-    crate::sandbox::ids::enter_user_namespace(&map).map_err(|source| {
-        let error = Error::new(Kind::Engine, source);
-        match crate::sandbox::ids::obstacle() {
-            Some(obstacle) => error.hint(obstacle),
-            None => error,
-        }
-    })
-}
-
-/// Runs the agent, as an op orders it.
-pub fn agent(arguments: &[String]) -> Result<u8, Error> {
-    let text = |(name, value): (OsString, OsString)| {
-        Some((name.into_string().ok()?, value.into_string().ok()?))
-    };
-    let environment: Vec<(String, String)> = environment().into_iter().filter_map(text).collect();
-    let orders = agent::Orders::read(arguments, &environment)
-        .ok_or_else(|| Error::usage("only an engine starts the agent"))?;
-    Ok(u8::try_from(agent::run(&orders)).unwrap_or(1))
-}
-
-/// Runs the embedded engine's helper, whose conductor is at the other end of stdin.
-pub fn helper() -> Result<u8, Error> {
-    let socket = std::io::stdin().as_fd().try_clone_to_owned();
-    let socket = socket.map_err(|source| Error::new(Kind::Engine, source))?;
-    Ok(u8::try_from(engine::embedded::helper::serve(socket)).unwrap_or(1))
-}
-
 fn evaluation(request: &Request) -> Result<eval::Request, Error> {
     let attributes = || {
         request
@@ -424,19 +411,60 @@ fn evaluation(request: &Request) -> Result<eval::Request, Error> {
             attributes: attributes(),
         },
     };
-    let mut asked = eval::Request {
+    let (args, argstrs) = arguments(&request.arguments);
+    Ok(eval::Request {
         source,
-        args: vec![],
-        argstrs: vec![],
+        args,
+        argstrs,
         system: system(&request.nix),
+    })
+}
+
+fn pipeline_source(request: &PipelineRequest) -> eval::PipelineSource {
+    let text = match &request.source {
+        PipelineSource::Flake(flake) => return eval::PipelineSource::Flake(flake.clone()),
+        PipelineSource::File(file) => eval::NixText::File(file.into()),
+        PipelineSource::Expression(text) => eval::NixText::Expression(text.clone()),
     };
-    for argument in request.arguments.clone() {
+    let (args, argstrs) = arguments(&request.arguments);
+    eval::PipelineSource::Nix {
+        text,
+        args,
+        argstrs,
+    }
+}
+
+/// Where a file lies, or the directory itself: git is asked there.
+fn directory_of(file: &str) -> Option<PathBuf> {
+    let path = PathBuf::from(file);
+    match path.parent() {
+        _ if path.is_dir() => Some(path),
+        Some(parent) if parent.as_os_str().is_empty() => Some(PathBuf::from(".")),
+        Some(parent) if parent.is_dir() => Some(parent.to_owned()),
+        _ => None,
+    }
+}
+
+type Pairs = Vec<(String, String)>;
+
+/// `--arg` and `--argstr` apart.
+fn arguments(all: &[Argument]) -> (Pairs, Pairs) {
+    let (mut args, mut argstrs) = (vec![], vec![]);
+    for argument in all.iter().cloned() {
         match argument {
-            Argument::Expression { name, expression } => asked.args.push((name, expression)),
-            Argument::Text { name, text } => asked.argstrs.push((name, text)),
+            Argument::Expression { name, expression } => args.push((name, expression)),
+            Argument::Text { name, text } => argstrs.push((name, text)),
         }
     }
-    Ok(asked)
+    (args, argstrs)
+}
+
+fn readable(ops: &[Vec<u8>]) -> String {
+    let texts = ops.iter().map(|bytes| {
+        let decoded = llb::decode(bytes).expect("what was marshalled here can be decoded");
+        llb::text::render(&decoded)
+    });
+    texts.collect::<Vec<_>>().join("\n")
 }
 
 fn told(evaluated: &Evaluated, targets: usize, started: Instant, sink: &mut dyn Sink) {

@@ -15,6 +15,7 @@ mod effects;
 mod hear;
 mod logs;
 mod material;
+mod ops;
 mod outcome;
 mod prepare;
 mod schedule;
@@ -27,6 +28,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
+pub use ops::ops;
 pub use outcome::exit_code;
 use session::Session;
 
@@ -70,12 +72,21 @@ pub struct Options {
     pub program: PathBuf,
     /// Where the run's temporary directory is made.
     pub temporary: PathBuf,
-    /// A socket that stands before ours and passes bytes on; for looking at the tunnel.
-    pub tunnel_proxy: Option<PathBuf>,
+    /// What stands between agents and conductor and passes bytes on; for looking at the tunnel.
+    pub tunnel_proxy: Option<TunnelProxy>,
     /// Set when the run is to stop.
     pub cancel: Arc<AtomicBool>,
     /// The signal that set it, for the exit code; 0 for none.
     pub signal: Arc<AtomicUsize>,
+}
+
+/// A program that passes on what agents and conductor say to each other.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TunnelProxy {
+    /// The socket where it listens, and to which agents connect.
+    pub front: PathBuf,
+    /// The socket to which it connects: the conductor makes it, and nothing may be there before.
+    pub back: PathBuf,
 }
 
 /// What a failed node means for nodes that do not need it.
@@ -280,6 +291,7 @@ pub fn realise(
     let links = keep(&report);
     session.keep(&links)?;
     session.close();
+    outcome::outputs_events(&report, sink);
     sink.event(&Event::RunFinished {
         summary: report.summary.clone(),
         seconds: started.elapsed().as_secs_f64(),

@@ -98,6 +98,7 @@ pub(super) fn prepare_store(options: &Options) -> Result<(), Error> {
 pub(super) fn start_engine(
     options: &Options,
     directory: &Directory,
+    tunnel: &Path,
     tell: &Sender<Happening>,
 ) -> Result<Embedded, Error> {
     let accounts = Accounts::of_this_machine();
@@ -124,10 +125,7 @@ pub(super) fn start_engine(
     }
     let config = Config {
         program: options.program.clone(),
-        tunnel: options
-            .tunnel_proxy
-            .clone()
-            .unwrap_or_else(|| directory.socket()),
+        tunnel: tunnel.to_path_buf(),
         scratch: directory.scratch(),
         caches: BTreeMap::from([(STORE_CACHE.to_owned(), nix_dir.to_path_buf())]),
         devices,

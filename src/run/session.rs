@@ -7,14 +7,14 @@ use std::sync::atomic::Ordering;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::time::{Duration, Instant};
 
-use crate::engine::embedded::{Embedded, agent_id};
-use crate::engine::lower::{Lowering, SandboxPaths};
+use crate::engine::embedded::Embedded;
+use crate::engine::lower::Lowering;
 use crate::engine::{Engine, EngineEvent, Op, OpExit, SecretValue};
 use crate::nix::StorePath;
 use crate::run::connection::{Happening, Speaker, listen};
 use crate::run::material::Material;
 use crate::run::prepare::{Directory, prepare_store, start_engine};
-use crate::run::{Error, Options};
+use crate::run::{Error, Options, ops};
 use crate::tunnel::{FromAgent, PathFacts, QueryScope, ToAgent};
 
 /// How long an answer may take once the run is to stop.
@@ -46,20 +46,17 @@ impl<'a> Session<'a> {
     /// Starts the engine and its first op, and waits until the store answers.
     pub(super) fn open(options: &'a Options) -> Result<Self, Error> {
         let directory = Directory::make(&options.temporary).map_err(Error::Prepare)?;
-        let listener = UnixListener::bind(directory.socket()).map_err(Error::Prepare)?;
+        let own = directory.socket();
+        let (front, back) = match &options.tunnel_proxy {
+            Some(proxy) => (proxy.front.clone(), proxy.back.clone()),
+            None => (own.clone(), own),
+        };
+        let listener = UnixListener::bind(back).map_err(Error::Prepare)?;
         let (tell, happenings) = channel();
         listen(listener, tell.clone());
         prepare_store(options)?;
-        let engine = start_engine(options, &directory, &tell)?;
-        let lowering = Lowering {
-            shape: options.shape,
-            agent: agent_id(&options.program).map_err(Error::Prepare)?,
-            sandbox_paths: if options.sandbox_paths.is_empty() {
-                SandboxPaths::Absent
-            } else {
-                SandboxPaths::Device
-            },
-        };
+        let engine = start_engine(options, &directory, &front, &tell)?;
+        let lowering = ops::lowering(options)?;
         let mut pending = Pending {
             engine,
             happenings,

@@ -1,7 +1,7 @@
 //! `pontoon agent`: the process inside an op. The engine starts it, never a user.
 
+use crate::cli::apart;
 use crate::cli::error::Error;
-use crate::cli::session;
 
 /// Internal: started by pontoon itself
 #[derive(Debug, clap::Args)]
@@ -14,6 +14,6 @@ pub struct Args {
 impl Args {
     /// Passes control.
     pub fn run(self) -> Result<u8, Error> {
-        session::agent(&self.arguments)
+        apart::agent(&self.arguments)
     }
 }
