@@ -104,7 +104,12 @@ impl<'p> Scene<'p> {
         paths
             .map(|path| {
                 let file = fs_err::File::open(&path).unwrap();
-                let record: Value = serde_json::from_reader(&file).unwrap();
+                // The beginning, then the end on a line of its own.
+                let text = fs_err::read_to_string(&path).unwrap();
+                let mut lines = text.lines();
+                let mut record: Value = serde_json::from_str(lines.next().unwrap()).unwrap();
+                let end = lines.next().and_then(|end| serde_json::from_str(end).ok());
+                record["end"] = end.unwrap_or_default();
                 assert!(
                     flock(&file, FlockOperation::NonBlockingLockShared).is_ok(),
                     "no run lives, yet an attempt counts as running: {record}"
