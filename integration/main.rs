@@ -7,9 +7,14 @@
     reason = "a test fails by panicking, and so does what it calls"
 )]
 
+mod collector;
+mod concurrency;
 mod conformance;
 mod engine;
 mod eval;
+mod graphs;
 mod harness;
+mod kills;
+mod limits;
 mod support;
 mod users;
