@@ -7,6 +7,9 @@
     reason = "a test fails by panicking, and so does what it calls"
 )]
 
+mod commands;
+mod demo;
+mod effects;
 mod eval;
 mod harness;
 mod support;
