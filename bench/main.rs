@@ -1,52 +1,39 @@
-//! Side by side with Nix: the same trivial derivations, wide and in a chain, built by `pontoon
-//! build` with the embedded engine and by sandboxed `nix-build`, in one run of this program.
+//! Side by side with Nix: the same work by `pontoon build` with the embedded engine and by the
+//! installed Nix with its sandbox, in one run of this program.
 //!
-//! The sides take turns, so that what else the machine does hits both; every round starts with
-//! empty stores, and each round's expression has a name of its own, so that nothing is valid.
-//! Then both are timed on stores where everything is valid. It prints medians, the spread and the
-//! ratio, and writes them as JSON to `bench/results/`. It never fails for being slow.
+//! The sides take turns, so that what else the machine does hits both; who goes first changes,
+//! too. Each round starts with stores of its own. What is built are trivial derivations, wide and
+//! in a chain: what is timed is everything but the builders' own work. It prints medians, the
+//! spread and the ratio of the medians, and writes them as JSON to `bench/results/`. It never
+//! fails for being slow.
 //!
-//! `PONTOON_BENCH_ROUNDS` (default 5) and `PONTOON_BENCH_SIZE` (default 100) change the counts.
+//! | variable | default | what |
+//! |---|---|---|
+//! | `PONTOON_BENCH_ROUNDS` | 5 | rounds of every row |
+//! | `PONTOON_BENCH_SIZE` | 100 | derivations to build |
+//! | `PONTOON_BENCH_GRAPH` | 27773 | derivations to plan and to import; 0 leaves both out |
 #![expect(
     clippy::print_stdout,
     clippy::print_stderr,
     reason = "a program of its own, with its own voice"
 )]
 
+mod graph;
+mod side;
+
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, SystemTime};
 
 use fs_err as fs;
-use serde_json::json;
-
-/// How the derivations depend on each other.
-#[derive(Clone, Copy)]
-enum Shape {
-    /// All at once, and one that needs them all.
-    Wide,
-    /// Each needs the one before.
-    Chain,
-}
-
-/// Who builds.
-#[derive(Clone, Copy)]
-enum Side {
-    Pontoon,
-    Nix,
-}
+use graph::Shape;
+use serde_json::{Value, json};
+use side::{Place, Side, Task, jobs};
 
 /// One row of the result.
-struct Measured {
+struct Row {
     name: String,
     pontoon: Vec<Duration>,
     nix: Vec<Duration>,
-}
-
-/// A directory of the benchmark's own, and the Nix settings in it.
-struct Bench {
-    dir: PathBuf,
-    size: usize,
 }
 
 fn main() {
@@ -58,18 +45,20 @@ fn main() {
         .prefix("pontoon-bench-")
         .tempdir_in("/var/tmp")
         .expect("a directory can be made in /var/tmp");
-    let bench = Bench {
-        dir: dir.path().to_owned(),
-        size: setting("PONTOON_BENCH_SIZE", 100),
-    };
-    bench.configure();
+    let place = Place::new(dir.path().to_owned());
     let rounds = setting("PONTOON_BENCH_ROUNDS", 5);
+    let size = setting("PONTOON_BENCH_SIZE", 100);
     let mut rows = Vec::new();
     for shape in [Shape::Wide, Shape::Chain] {
-        rows.extend(bench.compare(shape, rounds));
+        rows.extend(build(&place, shape, size, rounds));
+    }
+    rows.push(evaluate_and_build(&place, size, rounds));
+    let nodes = setting("PONTOON_BENCH_GRAPH", 27_773);
+    if nodes > 0 {
+        rows.extend(plan_and_import(&place, nodes, rounds));
     }
     print(&rows);
-    save(&rows, bench.size);
+    save(&rows);
 }
 
 fn setting(name: &str, default: usize) -> usize {
@@ -79,123 +68,85 @@ fn setting(name: &str, default: usize) -> usize {
     })
 }
 
-impl Bench {
-    fn configure(&self) {
-        fs::create_dir(self.dir.join("home")).expect("the directory is ours");
-        let configuration = format!(
-            "sandbox = true\nsandbox-fallback = false\nsubstitute = false\nsubstituters =\n\
-             cores = 1\nmax-jobs = {0}\nbuild-users-group = nixbld\nsandbox-paths = /bin/sh={1}\n\
-             experimental-features = nix-command flakes\n",
-            jobs(),
-            busybox().display()
-        );
-        fs::write(self.dir.join("nix.conf"), configuration).expect("the directory is ours");
-    }
-
-    /// The rows of one shape: everything to build, and everything valid.
-    fn compare(&self, shape: Shape, rounds: usize) -> [Measured; 2] {
-        let name = shape.name();
-        let mut built = Measured::new(format!("{name}, {} to build", self.size));
-        let mut valid = Measured::new(format!("{name}, all valid"));
-        for round in 0..rounds {
-            // Who goes first changes, too.
-            let sides = [Side::Pontoon, Side::Nix];
-            let sides = if round % 2 == 0 {
-                sides
-            } else {
-                [sides[1], sides[0]]
-            };
-            let file = self.write(shape, round);
-            for side in sides {
-                let store = self.dir.join("store");
-                built.side(side).push(self.time(side, &file, &store));
-                valid.side(side).push(self.time(side, &file, &store));
-                fs::remove_dir_all(&store).expect("root can remove a store");
-            }
-            eprintln!("{name}: round {} of {rounds}", round + 1);
-        }
-        [built, valid]
-    }
-
-    fn write(&self, shape: Shape, round: usize) -> PathBuf {
-        let file = self.dir.join(format!("{}-{round}.nix", shape.name()));
-        fs::write(&file, shape.expression(self.size, round)).expect("the directory is ours");
-        file
-    }
-
-    fn time(&self, side: Side, file: &Path, store: &Path) -> Duration {
-        let mut command = self.command(side, file, store);
-        let start = Instant::now();
-        let ended = command.output().expect("the program starts");
-        let took = start.elapsed();
-        assert!(
-            ended.status.success(),
-            "{command:?} failed:\n{}",
-            String::from_utf8_lossy(&ended.stderr)
-        );
-        took
-    }
-
-    fn command(&self, side: Side, file: &Path, store: &Path) -> Command {
-        let mut command = match side {
-            Side::Pontoon => {
-                let mut command = Command::new(env!("CARGO_BIN_EXE_pontoon"));
-                command.args(["build", "--no-link", "-f"]).arg(file);
-                command.args(["-j", &jobs().to_string(), "--cores", "1"]);
-                command
-            }
-            Side::Nix => {
-                let mut command = Command::new("nix-build");
-                command.args(["--no-out-link"]).arg(file);
-                command
-            }
-        };
-        command
-            .arg("--store")
-            .arg(store)
-            .env_clear()
-            .env(
-                "PATH",
-                "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
-            )
-            .env("HOME", self.dir.join("home"))
-            .env("NIX_CONF_DIR", &self.dir)
-            .current_dir(&self.dir)
-            .stdin(Stdio::null());
-        command
+/// Both sides, and which of them is first in this round.
+fn sides(round: usize) -> [Side; 2] {
+    match round % 2 {
+        0 => [Side::Pontoon, Side::Nix],
+        _ => [Side::Nix, Side::Pontoon],
     }
 }
 
-impl Shape {
-    fn name(self) -> &'static str {
-        match self {
-            Self::Wide => "wide",
-            Self::Chain => "chain",
+/// Derivations that are in the store already, so that nobody evaluates: all to build, then all
+/// valid.
+fn build(place: &Place, shape: Shape, size: usize, rounds: usize) -> [Row; 2] {
+    let name = shape.name();
+    let mut built = Row::new(format!("{name}, {size} to build"));
+    let mut valid = Row::new(format!("{name}, {size} valid"));
+    for round in 0..rounds {
+        let file = write(place, shape, size, round);
+        for side in sides(round) {
+            let store = place.dir.join("store");
+            let drv = place.instantiate(&file, &store);
+            let task = Task::Derivation(&drv);
+            built.side(side).push(place.time(side, task, &store));
+            valid.side(side).push(place.time(side, task, &store));
+            remove(&store);
         }
+        eprintln!("{name}: round {} of {rounds}", round + 1);
     }
-
-    fn expression(self, size: usize, round: usize) -> String {
-        let wanted = match self {
-            Self::Wide => format!(
-                "step \"all\" (builtins.genList (n: step (toString n) [ ]) {})",
-                size - 1
-            ),
-            Self::Chain => format!(
-                "builtins.foldl' (before: n: step (toString n) [ before ]) (step \"first\" [ ]) \
-                 (builtins.genList (n: n) {})",
-                size - 1
-            ),
-        };
-        format!(
-            "let step = name: needs: derivation {{\n  name = \"{shape}-{round}-${{name}}\";\n  \
-             inherit needs;\n  system = \"x86_64-linux\";\n  builder = \"/bin/sh\";\n  \
-             args = [ \"-c\" \"echo $needs > $out\" ];\n}};\nin {wanted}\n",
-            shape = self.name()
-        )
-    }
+    [built, valid]
 }
 
-impl Measured {
+/// From an expression, into an empty store.
+fn evaluate_and_build(place: &Place, size: usize, rounds: usize) -> Row {
+    let mut row = Row::new(format!("wide, {size} to evaluate and build"));
+    for round in 0..rounds {
+        let file = write(place, Shape::Wide, size, rounds + round);
+        for side in sides(round) {
+            let store = place.dir.join("store");
+            row.side(side)
+                .push(place.time(side, Task::File(&file), &store));
+            remove(&store);
+        }
+        eprintln!("evaluation: round {} of {rounds}", round + 1);
+    }
+    row
+}
+
+/// A graph of the size of a desktop system's.
+fn plan_and_import(place: &Place, nodes: usize, rounds: usize) -> [Row; 2] {
+    let mut planned = Row::new(format!("plan of {nodes}"));
+    let mut imported = Row::new(format!("import of {nodes} .drv"));
+    let store = place.dir.join("graph");
+    let file = write(place, Shape::Layers, nodes, 0);
+    eprintln!("graph: making it");
+    let drv = &place.instantiate(&file, &store);
+    for round in 0..rounds {
+        for side in sides(round) {
+            let plan = Task::Plan(drv);
+            planned.side(side).push(place.time(side, plan, &store));
+            let other = place.dir.join("store");
+            let import = Task::Import { drv, from: &store };
+            imported.side(side).push(place.time(side, import, &other));
+            remove(&other);
+        }
+        eprintln!("graph: round {} of {rounds}", round + 1);
+    }
+    [planned, imported]
+}
+
+fn write(place: &Place, shape: Shape, size: usize, round: usize) -> PathBuf {
+    let tag = round.to_string();
+    let file = place.dir.join(format!("{}-{tag}.nix", shape.name()));
+    fs::write(&file, shape.expression(size, &tag)).expect("the directory is ours");
+    file
+}
+
+fn remove(store: &Path) {
+    fs::remove_dir_all(store).expect("root can remove a store");
+}
+
+impl Row {
     fn new(name: String) -> Self {
         Self {
             name,
@@ -209,6 +160,20 @@ impl Measured {
             Side::Pontoon => &mut self.pontoon,
             Side::Nix => &mut self.nix,
         }
+    }
+
+    /// Our median over theirs.
+    fn ratio(&self) -> f64 {
+        spread(&self.pontoon)[0] / spread(&self.nix)[0]
+    }
+
+    fn json(&self) -> Value {
+        json!({
+            "name": self.name,
+            "pontoon": summary(&self.pontoon),
+            "nix": summary(&self.nix),
+            "ratio": self.ratio(),
+        })
     }
 }
 
@@ -228,37 +193,37 @@ fn spread(times: &[Duration]) -> [f64; 3] {
     [median, sorted[0], sorted[sorted.len() - 1]]
 }
 
-fn print(rows: &[Measured]) {
+fn summary(times: &[Duration]) -> Value {
+    let [median, least, most] = spread(times);
+    json!({ "median_ms": median, "least_ms": least, "most_ms": most, "rounds": times.len() })
+}
+
+fn print(rows: &[Row]) {
     println!(
-        "{:<24}{:>28}{:>28}{:>8}",
-        "ms: median (least–most)", "pontoon", "nix-build", "ratio"
+        "{:<36}{:>24}{:>24}{:>8}",
+        "ms: median (least–most)", "pontoon", "nix", "ratio"
     );
     for row in rows {
-        let (ours, theirs) = (spread(&row.pontoon), spread(&row.nix));
-        let show = |[median, least, most]: [f64; 3]| format!("{median:.0} ({least:.0}–{most:.0})");
+        let show = |times: &[Duration]| {
+            let [median, least, most] = spread(times);
+            format!("{median:.0} ({least:.0}–{most:.0})")
+        };
         println!(
-            "{:<24}{:>28}{:>28}{:>8.2}",
+            "{:<36}{:>24}{:>24}{:>8.2}",
             row.name,
-            show(ours),
-            show(theirs),
-            ours[0] / theirs[0]
+            show(&row.pontoon),
+            show(&row.nix),
+            row.ratio()
         );
     }
 }
 
-fn save(rows: &[Measured], size: usize) {
-    let summary = |times: &[Duration]| {
-        let [median, least, most] = spread(times);
-        json!({ "median_ms": median, "least_ms": least, "most_ms": most, "rounds": times.len() })
-    };
-    let row = |row: &Measured| {
-        let ratio = spread(&row.pontoon)[0] / spread(&row.nix)[0];
-        json!({ "name": row.name, "pontoon": summary(&row.pontoon), "nix": summary(&row.nix), "ratio": ratio })
-    };
+fn save(rows: &[Row]) {
+    let system = rustix::system::uname();
     let all = json!({
-        "size": size,
+        "kernel": system.release().to_string_lossy(),
         "jobs": jobs(),
-        "rows": rows.iter().map(row).collect::<Vec<_>>(),
+        "rows": rows.iter().map(Row::json).collect::<Vec<_>>(),
     });
     let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("bench/results");
     let now = SystemTime::now()
@@ -268,15 +233,4 @@ fn save(rows: &[Measured], size: usize) {
     fs::create_dir_all(&dir).expect("the checkout is writable");
     fs::write(&file, format!("{all:#}\n")).expect("the checkout is writable");
     println!("\n{}", file.display());
-}
-
-fn jobs() -> usize {
-    std::thread::available_parallelism().map_or(1, usize::from)
-}
-
-fn busybox() -> PathBuf {
-    ["/bin/busybox", "/usr/bin/busybox"]
-        .into_iter()
-        .find_map(|path| fs::canonicalize(path).ok())
-        .expect("busybox-static is installed: `scripts/install.sh run` does it")
 }

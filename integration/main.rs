@@ -10,6 +10,8 @@
 mod commands;
 mod demo;
 mod effects;
+mod engine;
 mod eval;
 mod harness;
 mod support;
+mod users;

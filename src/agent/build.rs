@@ -15,9 +15,10 @@ use std::path::PathBuf;
 
 use crate::agent::link::Lost;
 use crate::agent::outputs::Collect;
-use crate::agent::room::{BUILD_DIR, Network, Program, Room, RoomError, SlotDirs};
+use crate::agent::room::{BUILD_DIR, Network, Program, Room, RoomError, SlotDirs, Writes};
+use crate::agent::users::{BuildUser, UsersError};
 use crate::agent::watch::{End, Limits, Watch, WatchError};
-use crate::agent::{Agent, Shape, end};
+use crate::agent::{Agent, Shape, USER_POOL, end, points};
 use crate::event::Failure;
 use crate::nix::StorePath;
 use crate::nix::derivation::{self, Kvm, Level, Parsed, Recipe, Systems};
@@ -25,7 +26,7 @@ use crate::sandbox::{self, Exit, Filter, Personality};
 use crate::store::attempts::{self, Durability, Kind, Running};
 use crate::store::logs::LogWriter;
 use crate::store::{PathInfo, Slot};
-use crate::tunnel::{BuildJob, BuildResult, FromAgent, MachineError};
+use crate::tunnel::{BuildJob, BuildResult, FromAgent, MachineError, PathFacts};
 
 /// Why a build ended without a result of its own.
 enum Stop {
@@ -95,10 +96,12 @@ impl Agent {
         for path in outputs.iter().filter(|path| !valid.contains(path)) {
             self.store.delete_invalid(path).map_err(machine)?;
         }
+        let slot = self.slot(job.slot)?;
+        let user = self.user(&slot)?;
         let attempt = self.begin(job)?;
-        let result = self.attempt(job, &recipe, &closure, &valid);
+        let result = self.attempt(job, &recipe, &closure, &valid, (&slot, &user));
         attempt
-            .end(end(describe(&result), exit_code(&result)))
+            .end(&end(describe(&result), exit_code(&result)))
             .map_err(machine)?;
         locks.release().map_err(machine)?;
         result
@@ -171,15 +174,9 @@ impl Agent {
         self.store.closure(roots).map_err(machine)
     }
 
-    fn facts_of(
-        &mut self,
-        valid: &BTreeSet<StorePath>,
-    ) -> Result<Vec<crate::tunnel::PathFacts>, Stop> {
-        let facts = self.facts(valid).map_err(machine)?;
-        Ok(facts
-            .into_iter()
-            .filter(|fact| valid.contains(&fact.path))
-            .collect())
+    fn facts_of(&self, valid: &BTreeSet<StorePath>) -> Result<Vec<PathFacts>, Stop> {
+        let infos = self.store.infos(valid).map_err(machine)?;
+        Ok(infos.into_values().map(|info| self.fact(info)).collect())
     }
 
     fn begin(&mut self, job: &BuildJob) -> Result<Running, Stop> {
@@ -189,6 +186,15 @@ impl Agent {
             attempts::begin(self.store.dir(), attempt, Durability::Lazy).map_err(machine)?;
         self.link.say(&FromAgent::Started { attempt: id })?;
         Ok(running)
+    }
+
+    /// Takes a user to build as. If other builds of the machine have them all, it is as with a
+    /// lock that another program holds: the conductor asks again later.
+    fn user(&self, slot: &SlotDirs) -> Result<BuildUser, Stop> {
+        match self.users.acquire(slot.number) {
+            Err(UsersError::AllTaken { .. }) => Err(Stop::Busy(PathBuf::from(USER_POOL))),
+            other => other.map_err(machine),
+        }
     }
 
     fn slot(&mut self, number: Option<u32>) -> Result<SlotDirs, Stop> {
@@ -207,9 +213,8 @@ impl Agent {
         recipe: &Recipe,
         closure: &BTreeMap<StorePath, PathInfo>,
         valid: &BTreeSet<StorePath>,
+        (slot, user): (&SlotDirs, &BuildUser),
     ) -> Result<BuildResult, Stop> {
-        let slot = self.slot(job.slot)?;
-        let user = self.users.acquire(slot.number).map_err(machine)?;
         let network = match recipe.network {
             derivation::Network::Isolated => Network::Private,
             derivation::Network::Host => Network::Open,
@@ -223,11 +228,12 @@ impl Agent {
         let room = Room {
             shape: self.shape,
             dir: &self.store.dir().clone(),
-            slot: &slot,
+            slot,
             closure,
             sandbox_paths: &job.sandbox_paths,
-            user: &user,
+            user,
             network,
+            writes: Writes::Slot,
             files,
         };
         let program = Program {
@@ -251,10 +257,10 @@ impl Agent {
                     recipe,
                     closure,
                     valid,
-                    slot: &slot,
+                    slot,
                 };
-                let collected = collect.collect(&mut self.store, &user);
-                self.leave(&slot);
+                let collected = collect.collect(&mut self.store, user);
+                self.leave(slot, closure);
                 let paths = collected?;
                 let outputs = self.facts_of(&paths)?;
                 return Ok(BuildResult::Built { outputs });
@@ -270,11 +276,11 @@ impl Agent {
             End::TimedOut(seconds) => Failure::TimedOut { seconds },
             End::Silent(seconds) => Failure::Silent { seconds },
             End::Cancelled => {
-                self.leave(&slot);
+                self.leave(slot, closure);
                 return Ok(BuildResult::Cancelled);
             }
         };
-        self.leave(&slot);
+        self.leave(slot, closure);
         Err(failed(failure))
     }
 
@@ -322,7 +328,10 @@ impl Agent {
     }
 
     /// Empties the slot for the next build.
-    pub(super) fn leave(&mut self, _slot: &SlotDirs) {
+    fn leave(&mut self, dirs: &SlotDirs, closure: &BTreeMap<StorePath, PathInfo>) {
+        if self.shape == Shape::Strong {
+            points::put_back(dirs, closure.keys());
+        }
         if let Some(slot) = &self.slot
             && slot.sweep().is_err()
         {

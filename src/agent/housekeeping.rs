@@ -111,20 +111,22 @@ impl Agent {
         roots: &std::collections::BTreeSet<StorePath>,
     ) -> Result<Vec<PathFacts>, store::Error> {
         let closure = self.store.closure(roots)?;
-        let facts = closure.into_values().map(|info| {
-            let place = self.store.dir().real(&info.path);
-            let kind = match place.symlink_metadata() {
-                Ok(metadata) if metadata.is_symlink() => PathKind::Symlink,
-                Ok(_) => PathKind::Mountable,
-                Err(_) => PathKind::Unknown,
-            };
-            PathFacts {
-                path: info.path,
-                references: info.references,
-                kind,
-            }
-        });
-        Ok(facts.collect())
+        Ok(closure.into_values().map(|info| self.fact(info)).collect())
+    }
+
+    /// Returns the facts of one path.
+    pub(super) fn fact(&self, info: store::PathInfo) -> PathFacts {
+        let place = self.store.dir().real(&info.path);
+        let kind = match place.symlink_metadata() {
+            Ok(metadata) if metadata.is_symlink() => PathKind::Symlink,
+            Ok(_) => PathKind::Mountable,
+            Err(_) => PathKind::Unknown,
+        };
+        PathFacts {
+            path: info.path,
+            references: info.references,
+            kind,
+        }
     }
 
     fn lease(&mut self, services: &mut Services, count: u32) -> Result<Vec<u32>, MachineError> {

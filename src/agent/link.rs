@@ -52,6 +52,15 @@ impl Link {
         self.write(&Frame::message(message))
     }
 
+    /// Sends messages at once, so that the other end wakes once.
+    pub fn say_all(&mut self, messages: &[&FromAgent]) -> Result<(), Lost> {
+        let bytes: Vec<u8> = messages
+            .iter()
+            .flat_map(|message| encode(&Frame::message(*message)))
+            .collect();
+        self.stream.write_all(&bytes).map_err(Lost::Broken)
+    }
+
     /// Sends bytes of a log.
     pub fn log(&mut self, bytes: &[u8]) -> Result<(), Lost> {
         self.write(&Frame::Log(bytes.to_vec()))

@@ -20,6 +20,7 @@ pub mod effect;
 pub mod housekeeping;
 pub mod link;
 pub mod outputs;
+pub mod points;
 pub mod room;
 pub mod users;
 pub mod watch;
@@ -227,21 +228,21 @@ impl Agent {
 
     fn serve(&mut self, task: Task) -> Result<(), Lost> {
         let mut services = housekeeping::Services::default();
+        // Housekeeping answers every job; only workers ask for one.
+        if task != Task::Store {
+            self.link.say(&FromAgent::Idle)?;
+        }
         loop {
-            // Housekeeping answers every job; only workers ask for one.
-            if task != Task::Store {
-                self.link.say(&FromAgent::Idle)?;
-            }
             match self.link.hear()? {
                 ToAgent::Bye => return Ok(()),
-                // It came after the job had ended by itself.
+                // It came after the job had ended by itself, and the next one was asked for.
                 ToAgent::Cancel => {}
                 ToAgent::Build(job) => {
                     let answer = self.build(&job)?;
-                    self.link.say(&answer)?;
                     if self.shape == Shape::Plain {
-                        return Ok(());
+                        return self.link.say(&answer);
                     }
+                    self.link.say_all(&[&answer, &FromAgent::Idle])?;
                 }
                 ToAgent::Effect(job) => {
                     let answer = self.effect(&job)?;

@@ -225,8 +225,8 @@ impl Collect<'_> {
                 // The content of a wrong fixed output may be there from an earlier attempt.
                 continue;
             }
-            tree::sync(&output.place).map_err(machine)?;
             store.place(&output.place, &output.path).map_err(machine)?;
+            tree::sync(&store.dir().real(&output.path)).map_err(machine)?;
             registrations.push(Registration {
                 path: output.path.clone(),
                 nar_hash: output.examined.nar_hash,

@@ -139,7 +139,7 @@ pub struct Building {
     #[arg(long, value_name = "SECONDS", default_value = "0", value_parser = seconds)]
     pub max_silent_time: Duration,
 
-    /// Make these paths of the machine visible to builders: TARGET[=SOURCE][?], separated by spaces
+    /// Make these paths of the machine visible to builders: `TARGET[=SOURCE][?]`, separated by spaces
     ///
     /// With `?` a path may be missing. More than once for several; "" for none.
     /// Else what the installed nix is set to.

@@ -15,13 +15,13 @@ use super::request::{Argument, Nix, PipelineRequest, PipelineSource, Request, So
 use super::settings::{How, OnFailure, SandboxPath, Store, Where};
 use super::signals::Asked;
 use super::surroundings::Surroundings;
-use super::{failure, secrets, systems};
+use super::{collector, failure, secrets, systems};
 use crate::eval::{self, EvalStore, Evaluator};
 use crate::event::{Event, Sink, VERSION};
 use crate::nix::{StorePath, Wanted};
 use crate::pipeline::{self, Pipeline};
 use crate::plan::show;
-use crate::store::NixDir;
+use crate::store::{GcLock, NixDir};
 use crate::{engine, llb, run, tunnel};
 
 /// What is to be built, and run after it.
@@ -31,6 +31,8 @@ pub struct Work {
     pub wanted: Vec<Wanted>,
     /// A pipeline, with the values of its secrets; a plan needs none.
     pub pipeline: Option<(Pipeline, secrets::Values)>,
+    /// Keeps collectors from what was evaluated, until the run's roots do.
+    pub kept: Option<GcLock>,
 }
 
 /// What came of it.
@@ -81,6 +83,8 @@ pub struct Evaluated {
     pub pipeline: Option<Pipeline>,
     /// What `nix` built itself on the way.
     pub built_while_evaluating: Vec<StorePath>,
+    /// Keeps collectors from it.
+    pub kept: Option<GcLock>,
 }
 
 impl Session<'_> {
@@ -112,12 +116,13 @@ impl Session<'_> {
             };
             sink.event(&Event::Evaluating { installable });
         }
-        let evaluated = if let Some(evaluated) = asked.without_nix() {
-            evaluated
+        let (evaluated, kept) = if let Some(evaluated) = asked.without_nix() {
+            (evaluated, None)
         } else {
-            let evaluator = self.evaluator(&request.nix)?;
+            let (evaluator, kept) = self.evaluator(&request.nix, sink)?;
             let answer = evaluator.evaluate(&asked, &mut |_| ());
-            answer.map_err(|error| failure::evaluation(error, self.asked))?
+            let answer = answer.map_err(|error| failure::evaluation(error, self.asked))?;
+            (answer, kept)
         };
         if evaluated.impure {
             let text = "a file is evaluated impure: it may depend on this machine".to_owned();
@@ -127,6 +132,7 @@ impl Session<'_> {
             wanted: evaluated.wanted,
             pipeline: None,
             built_while_evaluating: evaluated.built_while_evaluating,
+            kept,
         };
         told(&evaluated, evaluated.wanted.len(), started, sink);
         Ok(evaluated)
@@ -140,7 +146,7 @@ impl Session<'_> {
         sink: &mut dyn Sink,
     ) -> Result<Evaluated, Error> {
         let started = Instant::now();
-        let evaluator = self.evaluator(&request.nix)?;
+        let (evaluator, kept) = self.evaluator(&request.nix, sink)?;
         let (directory, installable) = match &request.source {
             PipelineSource::Flake(flake) => (
                 eval::facts::directory(flake),
@@ -170,6 +176,7 @@ impl Session<'_> {
             wanted: read.pipeline.builds.values().cloned().collect(),
             pipeline: Some(read.pipeline),
             built_while_evaluating: answer.built_while_evaluating,
+            kept,
         };
         told(&evaluated, evaluated.wanted.len(), started, sink);
         Ok(evaluated)
@@ -193,7 +200,12 @@ impl Session<'_> {
                 .collect(),
         });
         let mut links = |report: &run::Report| keep(&finished(report));
-        let report = run::realise(&options, &work.wanted, pipeline.as_ref(), sink, &mut links);
+        let wanted = run::Evaluated {
+            wanted: &work.wanted,
+            pipeline: pipeline.as_ref(),
+            kept: work.kept,
+        };
+        let report = run::realise(&options, wanted, sink, &mut links);
         report
             .map(|report| finished(&report))
             .map_err(|error| failure::run(error, self.asked))
@@ -234,7 +246,11 @@ impl Session<'_> {
         })
     }
 
-    fn evaluator(&self, typed: &Nix) -> Result<Evaluator, Error> {
+    fn evaluator(
+        &self,
+        typed: &Nix,
+        sink: &mut dyn Sink,
+    ) -> Result<(Evaluator, Option<GcLock>), Error> {
         let (environment, cancel) = (environment(), self.asked.cancel());
         let search = self.around.variables.get("PATH").map(OsString::as_os_str);
         let nix = eval::Nix::find(None, search, &environment, &cancel)
@@ -245,13 +261,20 @@ impl Session<'_> {
         } else {
             EvalStore::Root(into.root.clone())
         };
-        Ok(Evaluator {
+        let kept = collector::keep_out(into, self.asked, sink)?;
+        let mut options = typed.options.clone();
+        if kept.is_some() {
+            // A collection that `nix` itself began would wait for us, and we for it.
+            options.push(("min-free".to_owned(), "0".to_owned()));
+        }
+        let evaluator = Evaluator {
             nix,
             environment,
             store,
-            options: typed.options.clone(),
+            options,
             cancel,
-        })
+        };
+        Ok((evaluator, kept))
     }
 
     /// What git says of the pipeline's directory, and what was given on the command line.
@@ -302,12 +325,9 @@ impl Session<'_> {
             systems: systems::here(),
             program,
             temporary: std::env::temp_dir(),
-            tunnel_proxy: self
-                .around
-                .variables
-                .get("PONTOON_TUNNEL_PROXY")
-                .map(PathBuf::from),
+            tunnel_proxy: self.around.tunnel_proxy()?,
             cancel: self.asked.cancel(),
+            signal: self.asked.number(),
         })
     }
 

@@ -270,3 +270,73 @@ fn marshal(exec: Exec, name: &str, node: &str) -> Result<Vec<u8>, Error> {
     let op = definition.exec(exec, metadata)?;
     definition.marshal(&op.output(0))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const NONCE: &str = "0123456789abcdef-1";
+
+    fn lowering(shape: Shape) -> Lowering {
+        Lowering {
+            shape,
+            agent: "0123abcd".to_owned(),
+            sandbox_paths: SandboxPaths::Absent,
+        }
+    }
+
+    fn path(name: &str) -> StorePath {
+        format!("/nix/store/{name}").parse().unwrap()
+    }
+
+    fn hello() -> StorePath {
+        path("0c1f2y5xsbc1vd5xnwhi3pd3jxh1hl9f-hello-1.0.drv")
+    }
+
+    fn shell() -> StorePath {
+        path("5hyjpwvmyc8l6rgnhcgrq5pqdd54mf84-dash-0.5")
+    }
+
+    /// Compares with the bytes that BuildKit's own Go package writes (`integration/golden`).
+    fn check(name: &str, ours: &[u8]) {
+        let place = format!("{}/tests/golden/{name}.pb", env!("CARGO_MANIFEST_DIR"));
+        let theirs = fs_err::read(place).unwrap();
+        let text = |bytes| crate::llb::text::render(&crate::llb::decode(bytes).unwrap());
+        assert_eq!(text(ours), text(&theirs), "{name}");
+        assert_eq!(ours, theirs, "{name}");
+    }
+
+    #[test]
+    fn a_plain_build_is_the_op_go_writes() {
+        let shell = shell();
+        let inputs = PlainInputs {
+            slot: 3,
+            closure: vec![&shell],
+        };
+        let lowering = lowering(Shape::Plain);
+        let op = lowering.build(&hello(), Reach::Nothing, &inputs, NONCE);
+        check("lowered-plain", &op.unwrap());
+    }
+
+    #[test]
+    fn a_strong_build_is_the_op_go_writes() {
+        let inputs = PlainInputs::default();
+        let lowering = lowering(Shape::Strong);
+        let op = lowering.build(&hello(), Reach::Nothing, &inputs, NONCE);
+        check("lowered-strong", &op.unwrap());
+    }
+
+    #[test]
+    fn an_effect_is_the_op_go_writes() {
+        let op = lowering(Shape::Plain).effect("deploy", &[&shell()], &["TOKEN"], NONCE);
+        check("lowered-effect", &op.unwrap());
+    }
+
+    #[test]
+    fn the_store_is_the_op_go_writes() {
+        check(
+            "embedded-agent",
+            &lowering(Shape::Strong).store(NONCE).unwrap(),
+        );
+    }
+}

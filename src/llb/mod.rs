@@ -17,13 +17,13 @@
 //! `tests/golden` holds definitions made by `BuildKit`'s own Go package, and the tests compare bytes.
 //!
 //! [`Exec`] and [`Source`] are what Pontoon can say, not all that protobuf can.
-//! [`decode`] refuses by name whatever else would change what a definition does: other kinds of op,
+//! [`decode()`] refuses by name whatever else would change what a definition does: other kinds of op,
 //! fields without a place in these types, fields unknown altogether.
 //!
 //! Platform: a [`Definition`] never writes one.
 //! An absent platform becomes the daemon's when the op is loaded, *after* its digest was taken, so
 //! the bytes stay the same; Nix's own `system` check is what keeps an op off a wrong machine.
-//! [`decode`] keeps one that it finds.
+//! [`decode()`] keeps one that it finds.
 //!
 //! Source: the `BuildKit` protocol spec, §1.
 

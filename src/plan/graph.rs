@@ -180,7 +180,7 @@ impl Graph {
         &self.topological
     }
 
-    /// Every store path whose validity [`decide`](crate::plan::decide) may depend on: known
+    /// Every store path whose validity [`decide`](crate::plan::decide()) may depend on: known
     /// output paths, sources and the `.drv` files themselves.
     pub fn paths(&self) -> BTreeSet<StorePath> {
         let paths = self.nodes.iter().flat_map(|node| {

@@ -16,8 +16,8 @@ pub(super) struct Tally {
     pub(super) mask: u8,
     /// Derivations whose wanted outputs are not valid.
     pub(super) not_good: BTreeSet<StorePath>,
-    /// The run was told to stop.
-    pub(super) cancelled: bool,
+    /// The signal that told the run to stop, if it was told; 0 if it was not a signal.
+    pub(super) signal: Option<usize>,
 }
 
 impl Tally {
@@ -58,13 +58,16 @@ pub fn exit_code(summary: &Summary, mask: u8) -> u8 {
 
 /// Makes the report.
 pub(super) fn report(graph: &Graph, wanted: &[Wanted], tally: Tally) -> Report {
+    // As a shell has it: a command ended by a signal is 128 and the signal's number.
+    let stopped = tally.signal.filter(|signal| *signal > 0);
+    let stopped = stopped.and_then(|signal| u8::try_from(128 + signal).ok());
     let results = wanted.iter().map(|wanted| Realised {
         outputs: (!tally.not_good.contains(&wanted.drv)).then(|| outputs(graph, wanted)),
         wanted: wanted.clone(),
     });
     Report {
         results: results.collect(),
-        exit_code: exit_code(&tally.summary, tally.mask),
+        exit_code: stopped.unwrap_or_else(|| exit_code(&tally.summary, tally.mask)),
         summary: tally.summary,
     }
 }

@@ -1,10 +1,11 @@
 //! Records of attempts, builds and effects, that outlive the process that made them.
 //!
-//! A record is written before its attempt starts, and again when it ends. In between its file is
-//! locked: a record without an end whose lock is free tells of an attempt that died unseen, and
-//! nobody knows how far it came. For an effect that is the one thing that must never be lost.
+//! A record's first line is written before its attempt starts, its second, the [`End`], is appended
+//! when it ends. In between the file is locked: a record without an end whose lock is free tells of
+//! an attempt that died unseen, and nobody knows how far it came. For an effect that is the one
+//! thing that must never be lost. A second line that was cut off by a crash is no end.
 
-use std::io::{ErrorKind, Write};
+use std::io::{ErrorKind, Read, Write};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
@@ -92,7 +93,6 @@ struct File {
     version: u32,
     #[serde(flatten)]
     attempt: Attempt,
-    end: Option<End>,
 }
 
 /// An attempt that goes on, as long as this lives.
@@ -102,62 +102,26 @@ struct File {
 #[derive(Debug)]
 #[must_use = "dropped, the attempt counts as dead"]
 pub struct Running {
-    folder: PathBuf,
     attempt: Attempt,
-    _lock: std::fs::File,
+    /// Locked.
+    file: std::fs::File,
+    place: PathBuf,
 }
 
 /// Writes the beginning of an attempt. An old record with this id is replaced.
 pub fn begin(dir: &NixDir, attempt: Attempt, durability: Durability) -> Result<Running, Error> {
     let folder = dir.attempts();
     fs_err::create_dir_all(&folder)?;
-    let lock = write(&folder, &attempt, None, durability)?;
-    Ok(Running {
-        folder,
-        attempt,
-        _lock: lock,
-    })
-}
-
-impl Running {
-    /// The beginning.
-    pub fn attempt(&self) -> &Attempt {
-        &self.attempt
-    }
-
-    /// Writes the end, durably for an effect.
-    pub fn end(self, end: End) -> Result<(), Error> {
-        let durability = match self.attempt.kind {
-            Kind::Build => Durability::Lazy,
-            Kind::Effect => Durability::Synced,
-        };
-        // The old file's lock is held until the new file is in place.
-        write(&self.folder, &self.attempt, Some(end), durability).map(drop)
-    }
-}
-
-/// Writes a record whole, and returns it locked.
-fn write(
-    folder: &Path,
-    attempt: &Attempt,
-    end: Option<End>,
-    durability: Durability,
-) -> Result<std::fs::File, Error> {
-    let place = place(folder, &attempt.id)?;
+    let place = place(&folder, &attempt.id)?;
     let record = File {
         version: VERSION,
-        attempt: attempt.clone(),
-        end,
+        attempt,
     };
-    let mut text = serde_json::to_vec(&record).map_err(|source| Error::Record {
-        path: place.clone(),
-        source,
-    })?;
-    text.push(b'\n');
+    let text = line(&record, &place)?;
     let mut file = tempfile::Builder::new()
         .permissions(std::fs::Permissions::from_mode(0o644))
         .prefix(".new-")
-        .tempfile_in(folder)?;
+        .tempfile_in(&folder)?;
     rustix::fs::flock(file.as_file(), FlockOperation::LockExclusive)
         .map_err(Error::system("lock", file.path()))?;
     file.write_all(&text)?;
@@ -168,7 +132,38 @@ fn write(
     if durability == Durability::Synced {
         fs_err::File::open(folder)?.sync_all()?;
     }
-    Ok(file)
+    Ok(Running {
+        attempt: record.attempt,
+        file,
+        place,
+    })
+}
+
+impl Running {
+    /// The beginning.
+    pub fn attempt(&self) -> &Attempt {
+        &self.attempt
+    }
+
+    /// Writes the end, durably for an effect.
+    pub fn end(mut self, end: &End) -> Result<(), Error> {
+        let text = line(end, &self.place)?;
+        // At once, so that no reader sees a part.
+        self.file.write_all(&text)?;
+        if self.attempt.kind == Kind::Effect {
+            self.file.sync_all()?;
+        }
+        Ok(())
+    }
+}
+
+fn line(value: &impl Serialize, place: &Path) -> Result<Vec<u8>, Error> {
+    let mut text = serde_json::to_vec(value).map_err(|source| Error::Record {
+        path: place.to_owned(),
+        source,
+    })?;
+    text.push(b'\n');
+    Ok(text)
 }
 
 fn place(folder: &Path, id: &str) -> Result<PathBuf, Error> {
@@ -183,22 +178,30 @@ pub fn read(dir: &NixDir, id: &str) -> Result<Option<Record>, Error> {
 
 fn read_file(path: &Path) -> Result<Option<Record>, Error> {
     loop {
-        let file = match fs_err::File::open(path) {
+        let mut file = match fs_err::File::open(path) {
             Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
             other => other?,
         };
+        let mut text = String::new();
+        file.read_to_string(&mut text)?;
+        let mut lines = text.lines();
         let record: File =
-            serde_json::from_reader(std::io::BufReader::new(&file)).map_err(|source| {
+            serde_json::from_str(lines.next().unwrap_or_default()).map_err(|source| {
                 Error::Record {
                     path: path.to_owned(),
                     source,
                 }
             })?;
-        let standing = match record.end {
+        let end = lines.next().and_then(|end| serde_json::from_str(end).ok());
+        let standing = match end {
             Some(end) => Standing::Ended(end),
             None if !try_flock(&file, FlockOperation::NonBlockingLockShared)? => Standing::Running,
-            // It may have ended between our opening and locking the file.
-            None if !super::locks::is_current(&file)? => continue,
+            // It may have ended, or been replaced, between our reading and locking the file.
+            None if !super::locks::is_current(&file)?
+                || file.metadata()?.len() != text.len() as u64 =>
+            {
+                continue;
+            }
             None => Standing::Unknown,
         };
         return Ok(Some(Record {

@@ -24,9 +24,20 @@ pub fn place(dir: &NixDir, drv: &StorePath) -> PathBuf {
 /// The file exists from the start and replaces an older build's. A log that was never
 /// [finished](Self::finish) is ended when the writer is dropped, as far as that works.
 pub struct LogWriter {
-    encoder: BzEncoder<fs_err::File>,
+    output: Output,
     place: PathBuf,
 }
+
+/// A silent build is not worth the megabytes that a compressor takes.
+enum Output {
+    Silent(fs_err::File),
+    Packed(BzEncoder<fs_err::File>),
+    /// Only while one becomes the other, or the end was written.
+    Ended,
+}
+
+/// What a compressor makes of nothing.
+const EMPTY: &[u8] = b"BZh9\x17rE8P\x90\0\0\0\0";
 
 impl LogWriter {
     /// Begins the log of a derivation.
@@ -37,7 +48,7 @@ impl LogWriter {
         }
         let file = fs_err::File::create(&place)?;
         Ok(Self {
-            encoder: BzEncoder::new(file, Compression::best()),
+            output: Output::Silent(file),
             place,
         })
     }
@@ -48,19 +59,48 @@ impl LogWriter {
     }
 
     /// Ends the log; also of a silent build it is a valid file.
-    pub fn finish(self) -> Result<(), Error> {
-        self.encoder.finish()?;
-        Ok(())
+    pub fn finish(mut self) -> Result<(), Error> {
+        self.end().map_err(Error::Io)
+    }
+
+    fn end(&mut self) -> io::Result<()> {
+        match std::mem::replace(&mut self.output, Output::Ended) {
+            Output::Silent(mut file) => file.write_all(EMPTY),
+            Output::Packed(encoder) => encoder.finish().map(drop),
+            Output::Ended => Ok(()),
+        }
+    }
+
+    fn encoder(&mut self) -> io::Result<&mut BzEncoder<fs_err::File>> {
+        if let Output::Silent(_) = self.output
+            && let Output::Silent(file) = std::mem::replace(&mut self.output, Output::Ended)
+        {
+            self.output = Output::Packed(BzEncoder::new(file, Compression::best()));
+        }
+        match &mut self.output {
+            Output::Packed(encoder) => Ok(encoder),
+            Output::Silent(_) | Output::Ended => Err(ErrorKind::WriteZero.into()),
+        }
     }
 }
 
 impl Write for LogWriter {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.encoder.write(bytes)
+        self.encoder()?.write(bytes)
     }
 
     fn flush(&mut self) -> io::Result<()> {
-        self.encoder.flush()
+        match &mut self.output {
+            Output::Packed(encoder) => encoder.flush(),
+            Output::Silent(_) | Output::Ended => Ok(()),
+        }
+    }
+}
+
+impl Drop for LogWriter {
+    fn drop(&mut self) {
+        // As far as that works: nobody is left to be told.
+        let _ = self.end();
     }
 }
 

@@ -7,7 +7,7 @@
 //! Two promises hold at every moment, also when a process is killed: what is *registered* (has a row
 //! in the database) is complete, canonical and on the disk; and what is not registered is worth
 //! nothing, so whoever needs its place may remove it. Hence the order everywhere: write elsewhere,
-//! make canonical, sync, lock, rename into place, sync the store directory, register, unlock.
+//! make canonical, lock, rename into place, sync it and the store directory, register, unlock.
 //!
 //! Many processes work on one store. They keep apart by Nix's own means: output locks beside the
 //! paths, temp roots and `gc.lock` against the collector, and the database's transactions. Our own
@@ -46,7 +46,7 @@ pub use identity::Identity;
 pub use import::{ImportHeader, Importer};
 pub use indirect::add_indirect_root;
 use layout::Layout;
-pub use locks::{GcLock, OutputLocks};
+pub use locks::{GcLock, KeptOut, OutputLocks};
 pub use roots::Roots;
 pub use slots::Slot;
 use temp_roots::TempRoots;

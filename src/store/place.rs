@@ -31,8 +31,9 @@ impl Store {
     }
 
     /// Moves a finished, canonical tree to the place of a path that is not valid yet, after removing
-    /// what lies there. The caller holds the path's lock, has synced the tree, and calls
-    /// [`sync_directory`](Self::sync_directory) before it registers the path.
+    /// what lies there. The caller holds the path's lock; before it registers the path it syncs the
+    /// tree and calls [`sync_directory`](Self::sync_directory). Synced after the move, the tree and
+    /// its entry are mostly one commit of the file system's journal.
     pub fn place(&self, from: &Path, path: &StorePath) -> Result<(), Error> {
         self.delete_invalid(path)?;
         let place = self.dir.real(path);

@@ -88,6 +88,11 @@ impl Slot {
         self.dir.join("tmp")
     }
 
+    /// A stock of mount points, which outlasts builds and leases.
+    pub fn points_dir(&self) -> PathBuf {
+        self.dir.join("points")
+    }
+
     /// Where a build's root is put together.
     pub fn root_dir(&self) -> PathBuf {
         self.dir.join("root")

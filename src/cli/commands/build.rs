@@ -103,6 +103,7 @@ impl Args {
         let work = Work {
             wanted: evaluated.wanted.clone(),
             pipeline: None,
+            kept: evaluated.kept,
         };
         let mut linked = Ok(());
         let finished = session.realise(run, work, &mut *sink, &mut |finished| {

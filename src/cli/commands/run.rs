@@ -106,7 +106,10 @@ impl Args {
             return Ok(0);
         }
         let Evaluated {
-            wanted, pipeline, ..
+            wanted,
+            pipeline,
+            kept,
+            ..
         } = evaluated;
         // A missing secret is known before anything is built.
         let pipeline = match pipeline {
@@ -116,7 +119,11 @@ impl Args {
             }
             None => None,
         };
-        let work = Work { wanted, pipeline };
+        let work = Work {
+            wanted,
+            pipeline,
+            kept,
+        };
         let finished = session.realise(run, work, &mut *sink, &mut |_| vec![])?;
         Ok(finished.exit_code)
     }

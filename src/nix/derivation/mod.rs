@@ -5,7 +5,7 @@
 //! | [`decode`] | the bytes are a derivation | here |
 //! | [`Parsed::check_path`] | the bytes belong to the file's name (Nix spec §2.3) | here |
 //! | [`check_outputs`] | the output paths follow from the content (§2.5, §2.6) | [`modulo`] |
-//! | [`unsupported`] | nothing is asked for that is not built yet | [`mod@unsupported`] |
+//! | [`unsupported()`] | nothing is asked for that is not built yet | [`mod@unsupported`] |
 //! | [`Recipe`] | program, environment and files of the builder (§4.3 to §4.5) | [`recipe`] |
 //!
 //! A file that is merely unsorted is legal: its name is the hash of its bytes, its outputs follow

@@ -69,7 +69,7 @@ fn an_attempt_is_running_then_ended_or_unknown() {
     let good = attempt("good", Kind::Build, 1);
     let running = attempts::begin(&scene.dir, good.clone(), Durability::Lazy).unwrap();
     assert_eq!(standing("good"), Standing::Running);
-    running.end(end()).unwrap();
+    running.end(&end()).unwrap();
     assert_eq!(standing("good"), Standing::Ended(end()));
     let dead = attempt("dead", Kind::Effect, 2);
     drop(attempts::begin(&scene.dir, dead.clone(), Durability::Synced).unwrap());
@@ -80,12 +80,19 @@ fn an_attempt_is_running_then_ended_or_unknown() {
         attempts::read(&scene.dir, "broken"),
         Err(Error::Record { .. })
     ));
+    // As a crash of the machine in the middle of the last write leaves it.
+    let cut = attempt("cut", Kind::Effect, 3);
+    drop(attempts::begin(&scene.dir, cut.clone(), Durability::Lazy).unwrap());
+    let place = scene.dir.attempts().join("cut.json");
+    let text = fs_err::read_to_string(&place).unwrap() + r#"{"outcome":"su"#;
+    fs_err::write(&place, text).unwrap();
+    assert_eq!(standing("cut"), Standing::Unknown);
     let all: Vec<_> = attempts::list(&scene.dir)
         .unwrap()
         .into_iter()
         .map(|record| record.attempt)
         .collect();
-    assert_eq!(all, [dead, good]);
+    assert_eq!(all, [cut, dead, good]);
     let text = fs_err::read_to_string(scene.dir.attempts().join("good.json")).unwrap();
     assert!(
         text.starts_with(r#"{"version":1,"id":"good","node":"node","kind":"build""#),
@@ -101,7 +108,7 @@ fn old_records_go_but_never_an_effect_nobody_knows_the_end_of() {
     for number in 0..attempts::KEPT as u64 + 5 {
         let attempt = attempt(&format!("b{number}"), Kind::Build, number + 1);
         let running = attempts::begin(&scene.dir, attempt, Durability::Lazy).unwrap();
-        running.end(end()).unwrap();
+        running.end(&end()).unwrap();
     }
     assert_eq!(attempts::prune(&scene.dir).unwrap(), 5);
     assert_eq!(

@@ -2,7 +2,7 @@
 //!
 //! A tree may come from a hostile builder. Everything here walks with `*at` calls from an open
 //! directory and never follows a link, so that what is read or changed lies inside the tree; and
-//! nothing recurses deeper than the tree formats allow, or in [`remove`] without a bound.
+//! nothing recurses deeper than the tree formats allow, or in [`remove()`] without a bound.
 
 mod canonicalise;
 mod dump;

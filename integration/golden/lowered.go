@@ -1,0 +1,95 @@
+package main
+
+import "github.com/moby/buildkit/solver/pb"
+
+// What src/engine/lower.rs makes of one derivation and one effect, and two ops for the embedded
+// engine to run: one that wakes the agent, one that runs another program.
+func init() {
+	definitions["lowered-plain"] = func() *pb.Definition {
+		e := lowered("plain", []string{"build", "/nix/store/" + hello + ".drv"},
+			nix("/.pontoon/store", "", false),
+			tmpfs("/build", 8<<30),
+			tmpfs("/tmp", 8<<30),
+			tmpfs("/dev/shm", 1<<30),
+			nix("/nix/store", "pontoon/slots/3/store", false),
+			nix("/nix/store/"+shell, "store/"+shell, true))
+		e.Network = pb.NetMode_NONE
+		return whole(e, "build hello-1.0", "/nix/store/"+hello+".drv",
+			"exec.meta.base", "exec.meta.network", "exec.mount.cache", "exec.mount.cache.sharing",
+			"exec.mount.selector", "exec.mount.ssh", "exec.mount.tmpfs", "exec.mount.tmpfs.size")
+	}
+	definitions["lowered-strong"] = func() *pb.Definition {
+		e := strong([]string{"build", "/nix/store/" + hello + ".drv"})
+		return whole(e, "build hello-1.0", "/nix/store/"+hello+".drv",
+			"exec.meta.base", "exec.meta.cdi", "exec.meta.security", "exec.mount.cache",
+			"exec.mount.cache.sharing", "exec.mount.selector", "exec.mount.ssh")
+	}
+	definitions["lowered-effect"] = func() *pb.Definition {
+		token := secret("/run/secrets/TOKEN", "TOKEN", 0, 0, false)
+		token.SecretOpt.Mode = 0o444
+		token.Readonly = true
+		e := lowered("plain", []string{"effect", "deploy"},
+			nix("/.pontoon/store", "", false),
+			tmpfs("/build", 8<<30),
+			tmpfs("/tmp", 8<<30),
+			tmpfs("/dev/shm", 1<<30),
+			nix("/nix/store/"+shell, "store/"+shell, true),
+			token)
+		return whole(e, "effect deploy", "effect:deploy",
+			"exec.meta.base", "exec.mount.cache", "exec.mount.cache.sharing", "exec.mount.secret",
+			"exec.mount.selector", "exec.mount.ssh", "exec.mount.tmpfs", "exec.mount.tmpfs.size")
+	}
+	definitions["embedded-agent"] = func() *pb.Definition {
+		e := strong([]string{"store"})
+		e.Network = pb.NetMode_NONE
+		return whole(e, "pontoon: store", "store",
+			"exec.meta.base", "exec.meta.cdi", "exec.meta.network", "exec.meta.security",
+			"exec.mount.cache", "exec.mount.cache.sharing", "exec.mount.selector",
+			"exec.mount.ssh")
+	}
+	definitions["embedded-program"] = func() *pb.Definition {
+		e := exec(
+			[]string{"/bin/busybox", "sh", "-c", "cat /secret > /store/made; echo $WORD >> /store/made"},
+			[]string{"WORD=of Go's bytes"},
+			scratch("/", 0),
+			nix("/bin", "bin", true),
+			nix("/store", "store", false),
+			secret("/secret", "word", 0, 0, false))
+		e.Network = pb.NetMode_NONE
+		return whole(e, "a program", "program",
+			"exec.meta.base", "exec.meta.network", "exec.mount.cache", "exec.mount.cache.sharing",
+			"exec.mount.secret", "exec.mount.selector")
+	}
+}
+
+func nix(dest, selector string, readonly bool) *pb.Mount {
+	m := cache(dest, selector, readonly)
+	m.CacheOpt.ID = "pontoon-nix"
+	return m
+}
+
+func lowered(shape string, args []string, mounts ...*pb.Mount) *pb.ExecOp {
+	e := exec(append([]string{"/.pontoon/agent"}, args...),
+		[]string{"PONTOON_NONCE=0123456789abcdef-1", "PONTOON_SHAPE=" + shape},
+		append([]*pb.Mount{
+			scratch("/", 0),
+			nix("/.pontoon/agent", "pontoon/agent/0123abcd", true),
+			ssh("/.pontoon/tunnel", "pontoon"),
+		}, mounts...)...)
+	e.Meta.Hostname = "localhost"
+	return e
+}
+
+func strong(args []string) *pb.ExecOp {
+	e := lowered("strong", args)
+	e.Security = pb.SecurityMode_INSECURE
+	e.CdiDevices = []*pb.CDIDevice{{Name: "pontoon.dev/store=nix"}}
+	return e
+}
+
+func whole(e *pb.ExecOp, name, node string, caps ...string) *pb.Definition {
+	md := metadata(name, caps...)
+	md.ProgressGroup = &pb.ProgressGroup{Id: node, Name: name}
+	d := &definition{}
+	return d.end(d.add(op(e), md))
+}

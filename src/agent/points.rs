@@ -1,0 +1,80 @@
+//! Mount points for a room's inputs, kept from build to build.
+//!
+//! In a strong room every input of the closure is mounted over a file or directory of its own in the
+//! slot's `store`. To make and remove one takes an inode of the disk each time, for every input of
+//! every build. Here files are links to one empty file, and directories are moved in from a stock
+//! beside the slot's `store`, and back.
+//!
+//! This is only haste: a point that cannot be had is left to the cage, which makes what is missing,
+//! and one that is not put back is removed with the rest of the slot.
+
+use std::os::unix::fs::DirBuilderExt;
+use std::path::{Path, PathBuf};
+
+use crate::agent::room::SlotDirs;
+use crate::nix::StorePath;
+use crate::store::NixDir;
+
+/// The empty file that mount points of files are links to.
+const FILE: &str = "file";
+
+/// Lays the points for these inputs out.
+pub fn lay<'a>(slot: &SlotDirs, dir: &NixDir, inputs: impl Iterator<Item = &'a StorePath>) {
+    let Some(mut stock) = Stock::open(&slot.points) else {
+        return;
+    };
+    for input in inputs {
+        let Ok(metadata) = dir.real(input).symlink_metadata() else {
+            continue;
+        };
+        let place = slot.store.join(input.to_basename());
+        if metadata.is_dir() {
+            stock.directory(&place);
+        } else if metadata.is_file() {
+            stock.file(&place);
+        }
+    }
+}
+
+/// Puts the directories back, once nothing is mounted on them and no process of the build lives.
+pub fn put_back<'a>(slot: &SlotDirs, inputs: impl Iterator<Item = &'a StorePath>) {
+    for input in inputs {
+        let name = input.to_basename();
+        // A file is not moved: the target would have to be one, too.
+        let place = slot.store.join(&name);
+        if place.symlink_metadata().is_ok_and(|at| at.is_dir()) {
+            let _ = rustix::fs::rename(&place, slot.points.join(&name));
+        }
+    }
+}
+
+struct Stock {
+    file: PathBuf,
+    directories: Vec<PathBuf>,
+}
+
+impl Stock {
+    /// Looks at the stock, which only the agent reaches, and begins it.
+    fn open(points: &Path) -> Option<Self> {
+        let file = points.join(FILE);
+        let mut directories = Vec::new();
+        if let Ok(entries) = fs_err::read_dir(points) {
+            directories.extend(entries.flatten().map(|entry| entry.path()));
+            directories.retain(|path| *path != file);
+        } else {
+            std::fs::DirBuilder::new().mode(0o700).create(points).ok()?;
+            fs_err::write(&file, "").ok()?;
+        }
+        Some(Self { file, directories })
+    }
+
+    fn directory(&mut self, place: &Path) {
+        if let Some(spare) = self.directories.pop() {
+            let _ = rustix::fs::rename(spare, place);
+        }
+    }
+
+    fn file(&self, place: &Path) {
+        let _ = rustix::fs::link(&self.file, place);
+    }
+}
