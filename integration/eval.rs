@@ -11,8 +11,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use pontoon::eval::{
-    Error, EvalStore, Evaluated, Evaluator, Installable, Nix, PipelineRequest, Request, Source,
-    facts,
+    Error, EvalStore, Evaluated, Evaluator, Installable, Nix, PipelineRequest, PipelineSource,
+    Request, Source, facts,
 };
 use pontoon::nix::Outputs;
 use pontoon::pipeline;
@@ -136,7 +136,7 @@ impl Setup {
             .iter()
             .map(|(name, value)| ((*name).to_owned(), value.clone()));
         let request = PipelineRequest {
-            flake: self.flake(),
+            source: PipelineSource::Flake(self.flake()),
             name: name.into(),
             facts: facts.collect(),
             system: SYSTEM.into(),

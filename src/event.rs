@@ -144,6 +144,17 @@ pub enum Event {
         /// What to do about it, if anything.
         hint: Option<String>,
     },
+    /// Something that was asked for is there: all its wanted outputs are valid, whether they were
+    /// built now or before. After every node, one for each in the order typed.
+    Outputs {
+        /// What the user calls it: an installable, or a build of the pipeline.
+        name: String,
+        /// Its derivation.
+        #[serde(with = "crate::nix::text::path")]
+        drv: StorePath,
+        /// The wanted outputs, by output name.
+        outputs: Vec<BuiltOutput>,
+    },
     /// The run is over: always the last event.
     RunFinished {
         /// Counts by outcome.

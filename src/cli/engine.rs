@@ -153,7 +153,11 @@ mod tests {
             decided(None, None, &[("DOCKER_HOST", "tcp://x")]),
             decided(None, None, &[host]),
             decided(Some("buildkit"), None, &[]),
-            decided(Some("buildkit"), Some(Shape::Plain), &[("BUILDKIT_HOST", "tcp://b:1")]),
+            decided(
+                Some("buildkit"),
+                Some(Shape::Plain),
+                &[("BUILDKIT_HOST", "tcp://b:1")],
+            ),
             decided(Some("buildkit"), Some(Shape::Strong), &[host]),
             decided(None, None, &[("BUILDKIT_HOST", "docker-container://b")]),
             decided(Some("embedded"), None, &[host]),

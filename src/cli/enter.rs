@@ -14,8 +14,8 @@ use rustix::mount::{
     unmount,
 };
 
+use super::apart;
 use super::error::{Error, Kind};
-use super::session;
 
 /// One step that failed.
 #[derive(Debug, thiserror::Error)]
@@ -30,7 +30,7 @@ pub struct Failed {
 pub fn nix(nix_dir: &Path) -> Result<(), Error> {
     // The working directory is looked up anew in the new root.
     let here = std::env::current_dir().ok();
-    session::own_namespaces()?;
+    apart::own_namespaces()?;
     place(nix_dir).map_err(|failed| Error::new(Kind::Engine, failed))?;
     if let Some(here) = here {
         // A directory that cannot be entered again is the program's to complain about.

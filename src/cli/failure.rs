@@ -52,6 +52,10 @@ pub fn run(error: run::Error, asked: &Asked) -> Error {
     let mut hints = vec![];
     let kind = match &error {
         E::Cancelled => return interrupted(asked),
+        // Whoever stops a whole group of processes stops the engine as well.
+        E::EngineGone { .. } | E::Speechless { .. } if asked.signal().is_some() => {
+            return interrupted(asked);
+        }
         E::Closure(_) | E::Graph(_) | E::Effects(_) | E::NoSource { .. } => Kind::Plan,
         E::Refused { reasons } => {
             hints = reasons

@@ -3,11 +3,13 @@
 //!
 //! A command passes through three stages, each plain data to the next: [`args`] is what was typed;
 //! [`settings`] is what it means on this machine, decided by a pure function from [`surroundings`];
-//! [`session`] is the one file that calls evaluation and the conductor. Data goes to stdout,
+//! [`session`] is the one file that calls evaluation and the conductor ([`apart`] is for what is no run). Data goes to stdout,
 //! everything else to stderr. Every error ends as an [`Error`], whose kind has a documented exit
 //! code.
 
+pub mod apart;
 pub mod args;
+pub mod collector;
 pub mod commands;
 pub mod engine;
 pub mod enter;

@@ -17,12 +17,25 @@ pub struct Request {
 /// Which pipeline is to be evaluated, as typed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PipelineRequest {
-    /// The flake, without the name.
-    pub flake: String,
-    /// The pipeline's name.
+    /// Where it is looked for.
+    pub source: PipelineSource,
+    /// The pipeline's name in a flake; the attribute in a file or expression, empty for its value.
     pub name: String,
+    /// `--arg` and `--argstr`, in that order.
+    pub arguments: Vec<Argument>,
     /// How.
     pub nix: Nix,
+}
+
+/// Where a pipeline is looked for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum PipelineSource {
+    /// A flake, without the name.
+    Flake(String),
+    /// `-f`.
+    File(String),
+    /// `--expr`.
+    Expression(String),
 }
 
 /// How `nix` is called.

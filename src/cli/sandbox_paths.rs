@@ -25,13 +25,18 @@ pub fn decide(
         // On a daemon a path of the store is the daemon's, wherever it comes from.
         let is_here = match session.engine {
             Engine::Embedded { .. } => path.source.exists(),
-            Engine::BuildKit { .. } => path.source.starts_with("/nix/store") || path.source.exists(),
+            Engine::BuildKit { .. } => {
+                path.source.starts_with("/nix/store") || path.source.exists()
+            }
         };
         if !is_here {
             if path.optional {
                 continue;
             }
-            let text = format!("the sandbox path `{}` does not exist", path.source.display());
+            let text = format!(
+                "the sandbox path `{}` does not exist",
+                path.source.display()
+            );
             return Err(Error::new(Kind::Other, text).hint("with `?` behind it, it may be missing"));
         }
         present.push(tunnel::SandboxPath {

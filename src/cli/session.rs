@@ -5,26 +5,25 @@
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
-use std::io::{BufRead, BufReader};
-use std::os::fd::AsFd;
 use std::path::PathBuf;
 use std::time::Instant;
 
 use super::args::{Fact, Shape};
 use super::engine::Engine;
 use super::error::{Error, Kind};
-use super::request::{Argument, Nix, PipelineRequest, Request, Source};
+use super::output::Stream;
+use super::request::{Argument, Nix, PipelineRequest, PipelineSource, Request, Source};
 use super::settings::{How, OnFailure, Store, Where};
 use super::signals::Asked;
 use super::surroundings::Surroundings;
-use super::{failure, sandbox_paths, secrets, systems};
+use super::{collector, failure, sandbox_paths, secrets, systems};
 use crate::eval::{self, EvalStore, Evaluator};
 use crate::event::{Event, Sink, VERSION};
 use crate::nix::{StorePath, Wanted};
 use crate::pipeline::{self, Pipeline};
 use crate::plan::show;
-use crate::store::NixDir;
-use crate::{agent, engine, run};
+use crate::store::{GcLock, NixDir};
+use crate::{engine, llb, run};
 
 /// What is to be built, and run after it.
 #[derive(Debug)]
@@ -33,6 +32,8 @@ pub struct Work {
     pub wanted: Vec<Wanted>,
     /// A pipeline, with the values of its secrets; a plan needs none.
     pub pipeline: Option<(Pipeline, secrets::Values)>,
+    /// Keeps collectors from what was evaluated, until the run's roots do.
+    pub kept: Option<GcLock>,
 }
 
 /// What came of it.
@@ -53,8 +54,10 @@ pub enum Format {
     Json,
     /// A graph for Graphviz
     Dot,
-    /// Definitions that `buildctl debug dump-llb` reads
+    /// The definitions of the ops, one after the other: `buildctl debug dump-llb` reads them
     Llb,
+    /// The same for people
+    LlbText,
 }
 
 /// A run on a store.
@@ -81,6 +84,8 @@ pub struct Evaluated {
     pub pipeline: Option<Pipeline>,
     /// What `nix` built itself on the way.
     pub built_while_evaluating: Vec<StorePath>,
+    /// Keeps collectors from it.
+    pub kept: Option<GcLock>,
 }
 
 impl Session<'_> {
@@ -108,12 +113,13 @@ impl Session<'_> {
             };
             sink.event(&Event::Evaluating { installable });
         }
-        let evaluated = if let Some(evaluated) = asked.without_nix() {
-            evaluated
+        let (evaluated, kept) = if let Some(evaluated) = asked.without_nix() {
+            (evaluated, None)
         } else {
-            let evaluator = self.evaluator(&request.nix)?;
+            let (evaluator, kept) = self.evaluator(&request.nix, sink)?;
             let answer = evaluator.evaluate(&asked, &mut |_| ());
-            answer.map_err(|error| failure::evaluation(error, self.asked))?
+            let answer = answer.map_err(|error| failure::evaluation(error, self.asked))?;
+            (answer, kept)
         };
         if evaluated.impure {
             let text = "a file is evaluated impure: it may depend on this machine".to_owned();
@@ -123,6 +129,7 @@ impl Session<'_> {
             wanted: evaluated.wanted,
             pipeline: None,
             built_while_evaluating: evaluated.built_while_evaluating,
+            kept,
         };
         told(&evaluated, evaluated.wanted.len(), started, sink);
         Ok(evaluated)
@@ -136,12 +143,25 @@ impl Session<'_> {
         sink: &mut dyn Sink,
     ) -> Result<Evaluated, Error> {
         let started = Instant::now();
-        let evaluator = self.evaluator(&request.nix)?;
-        let facts = self.facts(&request.flake, given)?;
-        let installable = format!("{}#{}", request.flake, request.name);
+        let (evaluator, kept) = self.evaluator(&request.nix, sink)?;
+        let (directory, installable) = match &request.source {
+            PipelineSource::Flake(flake) => (
+                eval::facts::directory(flake),
+                format!("{flake}#{}", request.name),
+            ),
+            PipelineSource::File(file) => (
+                directory_of(file),
+                format!("{file} {}", request.name).trim_end().to_owned(),
+            ),
+            PipelineSource::Expression(_) => (
+                Some(PathBuf::from(".")),
+                format!("--expr {}", request.name).trim_end().to_owned(),
+            ),
+        };
+        let facts = self.facts(directory, given)?;
         sink.event(&Event::Evaluating { installable });
         let asked = eval::PipelineRequest {
-            flake: request.flake.clone(),
+            source: pipeline_source(request),
             name: request.name.clone(),
             facts,
             system: system(&request.nix),
@@ -153,6 +173,7 @@ impl Session<'_> {
             wanted: read.pipeline.builds.values().cloned().collect(),
             pipeline: Some(read.pipeline),
             built_while_evaluating: answer.built_while_evaluating,
+            kept,
         };
         told(&evaluated, evaluated.wanted.len(), started, sink);
         Ok(evaluated)
@@ -176,7 +197,12 @@ impl Session<'_> {
                 .collect(),
         });
         let mut links = |report: &run::Report| keep(&finished(report));
-        let report = run::realise(&options, &work.wanted, pipeline.as_ref(), sink, &mut links);
+        let wanted = run::Evaluated {
+            wanted: &work.wanted,
+            pipeline: pipeline.as_ref(),
+            kept: work.kept,
+        };
+        let report = run::realise(&options, wanted, sink, &mut links);
         report
             .map(|report| finished(&report))
             .map_err(|error| failure::run(error, self.asked))
@@ -189,7 +215,11 @@ impl Session<'_> {
         evaluated: &Evaluated,
         format: Format,
         sink: &mut dyn Sink,
-    ) -> Result<String, Error> {
+    ) -> Result<Vec<u8>, Error> {
+        if format == Format::Llb && Stream::Stdout.is_terminal() {
+            let error = Error::usage("definitions are bytes, not for a terminal");
+            return Err(error.hint("`--format llb-text` is for reading"));
+        }
         let options = self.options(run, sink)?;
         let planned = run::plan(&options, &evaluated.wanted, evaluated.pipeline.as_ref());
         let planned = planned.map_err(|error| failure::run(error, self.asked))?;
@@ -199,15 +229,25 @@ impl Session<'_> {
             effects: &planned.effects,
             built_while_evaluating: &evaluated.built_while_evaluating,
         };
-        match format {
-            Format::Text => Ok(show::text(&view, show::Detail::Summary)),
-            Format::Json => Ok(show::json(&view)),
-            Format::Dot => Ok(show::dot(&view, show::Detail::All)),
-            Format::Llb => Err(Error::usage("`--format llb` is not connected yet")),
-        }
+        let ops = || {
+            run::ops(&options, &planned, evaluated.pipeline.as_ref())
+                .map_err(|error| failure::run(error, self.asked))
+        };
+        Ok(match format {
+            Format::Text => show::text(&view, show::Detail::Summary).into_bytes(),
+            Format::Json => show::json(&view).into_bytes(),
+            Format::Dot => show::dot(&view, show::Detail::All).into_bytes(),
+            // One after the other, messages are one message: that is protobuf's own rule.
+            Format::Llb => ops()?.concat(),
+            Format::LlbText => readable(&ops()?).into_bytes(),
+        })
     }
 
-    fn evaluator(&self, typed: &Nix) -> Result<Evaluator, Error> {
+    fn evaluator(
+        &self,
+        typed: &Nix,
+        sink: &mut dyn Sink,
+    ) -> Result<(Evaluator, Option<GcLock>), Error> {
         let (environment, cancel) = (environment(), self.asked.cancel());
         let search = self.around.variables.get("PATH").map(OsString::as_os_str);
         let nix = eval::Nix::find(None, search, &environment, &cancel)
@@ -218,24 +258,31 @@ impl Session<'_> {
         } else {
             EvalStore::Root(into.root.clone())
         };
-        Ok(Evaluator {
+        let kept = collector::keep_out(into, self.asked, sink)?;
+        let mut options = typed.options.clone();
+        if kept.is_some() {
+            // A collection that `nix` itself began would wait for us, and we for it.
+            options.push(("min-free".to_owned(), "0".to_owned()));
+        }
+        let evaluator = Evaluator {
             nix,
             environment,
             store,
-            options: typed.options.clone(),
+            options,
             cancel,
-        })
+        };
+        Ok((evaluator, kept))
     }
 
-    /// What git says of the flake's directory, and what was given on the command line.
+    /// What git says of the pipeline's directory, and what was given on the command line.
     fn facts(
         &self,
-        flake: &str,
+        directory: Option<PathBuf>,
         given: &[Fact],
     ) -> Result<BTreeMap<String, serde_json::Value>, Error> {
         let search = self.around.variables.get("PATH").map(OsString::as_os_str);
         let git = eval::nix::on_search_path("git", search);
-        let mut facts = match (git, eval::facts::directory(flake)) {
+        let mut facts = match (git, directory) {
             (Some(git), Some(directory)) => {
                 let cancel = self.asked.cancel();
                 eval::facts::from_git(&git, &directory, &environment(), &cancel)
@@ -286,89 +333,11 @@ impl Session<'_> {
             systems: systems::here(),
             program,
             temporary: std::env::temp_dir(),
-            tunnel_proxy: self
-                .around
-                .variables
-                .get("PONTOON_TUNNEL_PROXY")
-                .map(PathBuf::from),
+            tunnel_proxy: self.around.tunnel_proxy()?,
             cancel: self.asked.cancel(),
             signal: self.asked.number(),
         })
     }
-}
-
-/// Opens the log of a derivation, or of the one that made a path, in the first store that has it.
-pub fn log(stores: &[Store], path: &StorePath) -> Result<Box<dyn BufRead>, Error> {
-    for store in stores {
-        let dir = NixDir::new(store.nix_dir());
-        if !dir.path().is_dir() {
-            continue;
-        }
-        let drv = if path.is_derivation() {
-            Some(path.clone())
-        } else {
-            deriver(&dir, path).map_err(|source| Error::new(Kind::Store, source))?
-        };
-        let Some(drv) = drv else { continue };
-        let log = crate::store::logs::open(&dir, &drv);
-        if let Some(log) = log.map_err(|source| Error::new(Kind::Store, source))? {
-            return Ok(Box::new(BufReader::new(log)));
-        }
-    }
-    let roots: Vec<String> = stores
-        .iter()
-        .map(|store| store.root.display().to_string())
-        .collect();
-    let text = format!("there is no log of `{path}` in {}", roots.join(", "));
-    Err(Error::new(Kind::Other, text).hint("name the store it was built in: `--store DIR`"))
-}
-
-fn deriver(dir: &NixDir, path: &StorePath) -> Result<Option<StorePath>, crate::store::Error> {
-    if !dir.db().join("db.sqlite").exists() {
-        return Ok(None);
-    }
-    let store = crate::store::Store::open_read_only(dir.clone())?;
-    Ok(store.info(path)?.and_then(|info| info.deriver))
-}
-
-/// Makes this process root of a user namespace of its own, with its own mounts; as root, it
-/// only gets its own mounts' tree by the same way.
-pub fn own_namespaces() -> Result<(), Error> {
-    let map = crate::sandbox::ids::UserMap::Single {
-        uid: rustix::process::getuid().as_raw(),
-        gid: rustix::process::getgid().as_raw(),
-    };
-    crate::sandbox::ids::enter_user_namespace(&map).map_err(|source| {
-        let error = Error::new(Kind::Engine, source);
-        match crate::sandbox::ids::obstacle() {
-            Some(obstacle) => error.hint(obstacle),
-            None => error,
-        }
-    })
-}
-
-/// Runs the agent, as an op orders it.
-pub fn agent(arguments: &[String]) -> Result<u8, Error> {
-    let text = |(name, value): (OsString, OsString)| {
-        Some((name.into_string().ok()?, value.into_string().ok()?))
-    };
-    let environment: Vec<(String, String)> = environment().into_iter().filter_map(text).collect();
-    if let [install, id] = arguments
-        && install == "install"
-    {
-        let nonce = std::env::var(agent::NONCE).unwrap_or_default();
-        return Ok(u8::try_from(agent::install::run(id, &nonce)).unwrap_or(1));
-    }
-    let orders = agent::Orders::read(arguments, &environment)
-        .ok_or_else(|| Error::usage("only an engine starts the agent"))?;
-    Ok(u8::try_from(agent::run(&orders)).unwrap_or(1))
-}
-
-/// Runs the embedded engine's helper, whose conductor is at the other end of stdin.
-pub fn helper() -> Result<u8, Error> {
-    let socket = std::io::stdin().as_fd().try_clone_to_owned();
-    let socket = socket.map_err(|source| Error::new(Kind::Engine, source))?;
-    Ok(u8::try_from(engine::embedded::helper::serve(socket)).unwrap_or(1))
 }
 
 fn evaluation(request: &Request) -> Result<eval::Request, Error> {
@@ -398,19 +367,60 @@ fn evaluation(request: &Request) -> Result<eval::Request, Error> {
             attributes: attributes(),
         },
     };
-    let mut asked = eval::Request {
+    let (args, argstrs) = arguments(&request.arguments);
+    Ok(eval::Request {
         source,
-        args: vec![],
-        argstrs: vec![],
+        args,
+        argstrs,
         system: system(&request.nix),
+    })
+}
+
+fn pipeline_source(request: &PipelineRequest) -> eval::PipelineSource {
+    let text = match &request.source {
+        PipelineSource::Flake(flake) => return eval::PipelineSource::Flake(flake.clone()),
+        PipelineSource::File(file) => eval::NixText::File(file.into()),
+        PipelineSource::Expression(text) => eval::NixText::Expression(text.clone()),
     };
-    for argument in request.arguments.clone() {
+    let (args, argstrs) = arguments(&request.arguments);
+    eval::PipelineSource::Nix {
+        text,
+        args,
+        argstrs,
+    }
+}
+
+/// Where a file lies, or the directory itself: git is asked there.
+fn directory_of(file: &str) -> Option<PathBuf> {
+    let path = PathBuf::from(file);
+    match path.parent() {
+        _ if path.is_dir() => Some(path),
+        Some(parent) if parent.as_os_str().is_empty() => Some(PathBuf::from(".")),
+        Some(parent) if parent.is_dir() => Some(parent.to_owned()),
+        _ => None,
+    }
+}
+
+type Pairs = Vec<(String, String)>;
+
+/// `--arg` and `--argstr` apart.
+fn arguments(all: &[Argument]) -> (Pairs, Pairs) {
+    let (mut args, mut argstrs) = (vec![], vec![]);
+    for argument in all.iter().cloned() {
         match argument {
-            Argument::Expression { name, expression } => asked.args.push((name, expression)),
-            Argument::Text { name, text } => asked.argstrs.push((name, text)),
+            Argument::Expression { name, expression } => args.push((name, expression)),
+            Argument::Text { name, text } => argstrs.push((name, text)),
         }
     }
-    Ok(asked)
+    (args, argstrs)
+}
+
+fn readable(ops: &[Vec<u8>]) -> String {
+    let texts = ops.iter().map(|bytes| {
+        let decoded = llb::decode(bytes).expect("what was marshalled here can be decoded");
+        llb::text::render(&decoded)
+    });
+    texts.collect::<Vec<_>>().join("\n")
 }
 
 fn told(evaluated: &Evaluated, targets: usize, started: Instant, sink: &mut dyn Sink) {

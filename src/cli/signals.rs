@@ -6,7 +6,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
-use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGQUIT, SIGTERM};
 use signal_hook::flag;
 
 use super::error::{Error, Kind};
@@ -61,6 +61,19 @@ pub fn watch() -> Result<Asked, Error> {
             .map_err(|source| Error::new(Kind::Other, source))?;
     }
     Ok(asked)
+}
+
+/// Lets the signals that end a command pass by: for a process that lives and dies with another one,
+/// which they reach too.
+///
+/// # Errors
+///
+/// If the kernel refuses handlers.
+pub fn endure() -> Result<(), Error> {
+    for signal in [SIGINT, SIGTERM, SIGHUP, SIGQUIT] {
+        flag::register(signal, Arc::default()).map_err(|source| Error::new(Kind::Other, source))?;
+    }
+    Ok(())
 }
 
 #[cfg(test)]

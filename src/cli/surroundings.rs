@@ -8,6 +8,9 @@ use std::path::{Path, PathBuf};
 
 use rustix::fs::{Access, access};
 
+use super::error::Error;
+use crate::run::TunnelProxy;
+
 /// The variables that change what a command means.
 pub const VARIABLES: [&str; 10] = [
     "BUILDKIT_HOST",
@@ -74,6 +77,24 @@ impl Surroundings {
             .get(name)
             .map(PathBuf::from)
             .filter(|path| path.is_absolute())
+    }
+
+    /// `PONTOON_TUNNEL_PROXY`: `FRONT:BACK`, two absolute paths.
+    pub fn tunnel_proxy(&self) -> Result<Option<TunnelProxy>, Error> {
+        let Some(value) = self.variables.get("PONTOON_TUNNEL_PROXY") else {
+            return Ok(None);
+        };
+        let paths = value.to_str().and_then(|text| text.split_once(':'));
+        match paths.map(|(front, back)| (PathBuf::from(front), PathBuf::from(back))) {
+            Some((front, back)) if front.is_absolute() && back.is_absolute() => {
+                Ok(Some(TunnelProxy { front, back }))
+            }
+            _ => Err(
+                Error::usage("`PONTOON_TUNNEL_PROXY` is not two absolute paths").hint(
+                    "write it as FRONT:BACK: agents connect to FRONT, the conductor makes BACK",
+                ),
+            ),
+        }
     }
 }
 

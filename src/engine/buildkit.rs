@@ -315,7 +315,10 @@ mod tests {
         let one = unique(&["solve", "0123456789abcdef", "1"]);
         assert_ne!(one, unique(&["solve", "0123456789abcdef", "2"]));
         assert_eq!(one.len(), 25);
-        assert!(one.bytes().all(|b| b.is_ascii_digit() || b.is_ascii_lowercase()));
+        assert!(
+            one.bytes()
+                .all(|b| b.is_ascii_digit() || b.is_ascii_lowercase())
+        );
     }
 
     #[test]
@@ -330,6 +333,9 @@ mod tests {
         };
         let error = BuildKit::start(config, |_| ()).err().unwrap();
         let text = error.to_string();
-        assert!(text.contains("none.sock") && text.contains("No such file"), "{text}");
+        assert!(
+            text.contains("none.sock") && text.contains("No such file"),
+            "{text}"
+        );
     }
 }

@@ -292,13 +292,7 @@ pub fn install(id: &str, nonce: &str) -> Result<Vec<u8>, Error> {
         mounts: vec![
             mount("/", MountKind::Scratch, Access::ReadWrite, None, Some(0)),
             delivery,
-            mount(
-                agent::PLAIN_STORE,
-                cache(),
-                Access::ReadWrite,
-                None,
-                None,
-            ),
+            mount(agent::PLAIN_STORE, cache(), Access::ReadWrite, None, None),
         ],
         network: Network::None,
         security: Security::Sandbox,

@@ -8,6 +8,7 @@
 //! | `--expr E [-A ATTR]` | `nix eval --json --expr E ATTR --apply …` | pure   |
 //! | `-f FILE [-A ATTR]`  | `nix-instantiate FILE -A ATTR`            | impure |
 //! | a `.drv` path        | nothing: no `nix` is needed               | –      |
+//! | a pipeline           | `nix eval --json … --apply …`             | impure with `-f` |
 //!
 //! What we pass to `--apply` are functions of our own (`nix/*.nix`) that turn a derivation, or a
 //! pipeline, into JSON. Reading `drvPath` writes the `.drv` closure into the evaluation store;
@@ -36,7 +37,7 @@ use std::sync::atomic::AtomicBool;
 
 pub use installable::Installable;
 pub use nix::{Nix, Version};
-pub use pipelines::{Normalised, PipelineRequest};
+pub use pipelines::{NixText, Normalised, PipelineRequest, PipelineSource};
 
 use self::log::Log;
 use self::nix::Purity;
@@ -206,6 +207,7 @@ impl Evaluator {
         subject: &str,
         system: &str,
         more: &[&OsStr],
+        purity: Purity,
         on_progress: &mut dyn FnMut(&str),
     ) -> Result<Called, Error> {
         if let Some((name, _)) = self.options.iter().find(|(name, _)| name == "pure-eval") {
@@ -214,7 +216,7 @@ impl Evaluator {
         let mut arguments = self.settings(system)?;
         arguments.extend(["eval", "--json"].map(OsString::from));
         arguments.extend(more.iter().map(OsString::from));
-        self.call(subject, "nix", arguments, Purity::Pure, on_progress)
+        self.call(subject, "nix", arguments, purity, on_progress)
     }
 
     /// The arguments that every call begins with.

@@ -155,9 +155,9 @@ impl Job<'_> {
         arguments: &[&OsStr],
     ) -> Result<Wanted, Error> {
         let system = &self.request.system;
-        let called = self
-            .evaluator
-            .eval(subject, system, arguments, self.on_progress)?;
+        let called =
+            self.evaluator
+                .eval(subject, system, arguments, Purity::Pure, self.on_progress)?;
         self.remember(&called);
         let answer: Answer =
             serde_json::from_slice(&called.stdout).map_err(|error| Error::Answer {
@@ -211,21 +211,8 @@ impl Job<'_> {
         Ok(wanted)
     }
 
-    /// `--arg` and `--argstr` as `nix` takes them.
     fn arguments(&self) -> Result<Vec<OsString>, Error> {
-        let args = self.request.args.iter().map(|pair| ("--arg", pair));
-        let argstrs = self.request.argstrs.iter().map(|pair| ("--argstr", pair));
-        let mut arguments = Vec::new();
-        for (flag, (name, value)) in args.chain(argstrs) {
-            if !quote::is_identifier(name) {
-                return Err(Error::Argument {
-                    text: name.clone(),
-                    what: "an argument's name",
-                });
-            }
-            arguments.extend([flag, name, value].map(OsString::from));
-        }
-        Ok(arguments)
+        arguments(&self.request.args, &self.request.argstrs)
     }
 
     /// The same as expressions, for a function that is not an attribute's but the value itself:
@@ -268,6 +255,26 @@ impl Target {
     }
 }
 
+/// `--arg` and `--argstr` as `nix` takes them.
+pub(super) fn arguments(
+    args: &[(String, String)],
+    argstrs: &[(String, String)],
+) -> Result<Vec<OsString>, Error> {
+    let args = args.iter().map(|pair| ("--arg", pair));
+    let argstrs = argstrs.iter().map(|pair| ("--argstr", pair));
+    let mut arguments = Vec::new();
+    for (flag, (name, value)) in args.chain(argstrs) {
+        if !quote::is_identifier(name) {
+            return Err(Error::Argument {
+                text: name.clone(),
+                what: "an argument's name",
+            });
+        }
+        arguments.extend([flag, name, value].map(OsString::from));
+    }
+    Ok(arguments)
+}
+
 /// The text for `--apply`.
 fn apply(arguments: &BTreeMap<&str, String>) -> String {
     let arguments: Vec<_> = arguments
@@ -279,7 +286,7 @@ fn apply(arguments: &BTreeMap<&str, String>) -> String {
 }
 
 /// A file whose name begins like an option; `<nixpkgs>` and addresses stay as they are.
-fn guarded(file: &OsStr) -> OsString {
+pub(super) fn guarded(file: &OsStr) -> OsString {
     match file.as_encoded_bytes().first() {
         Some(b'-') => {
             let mut guarded = OsString::from("./");

@@ -42,8 +42,8 @@ pub enum Detail {
 pub struct Advice {
     /// The store's root for `--store`; none for the machine's own store.
     pub store: Option<String>,
-    /// The pipeline as the user named it, if one runs.
-    pub pipeline: Option<String>,
+    /// The words that name the pipeline and its facts; none if no pipeline runs.
+    pub pipeline: Vec<String>,
 }
 
 /// A node's short name: what stands between hash and `.drv`, or `effect NAME`.

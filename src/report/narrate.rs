@@ -238,15 +238,15 @@ impl Narrator {
                 ),
                 format!("  with Nix:  nix-store -r {}{store}", quote(&node.0)),
             ],
-            NodeKind::Effect => match &self.advice.pipeline {
-                Some(pipeline) => {
-                    vec![format!(
-                        "  try again: pontoon run {}{store}",
-                        quote(&label(pipeline))
-                    )]
-                }
-                None => vec![],
-            },
+            NodeKind::Effect if self.advice.pipeline.is_empty() => vec![],
+            NodeKind::Effect => {
+                let words = self.advice.pipeline.iter();
+                let words: Vec<_> = words.map(|word| quote(&label(word)).into_owned()).collect();
+                vec![format!(
+                    "  try again: pontoon run {}{store}",
+                    words.join(" ")
+                )]
+            }
         }
     }
 
@@ -276,7 +276,7 @@ mod tests {
     fn told(detail: Detail, progress: Progress, events: &[Event]) -> String {
         let advice = Advice {
             store: Some("/srv/my store".into()),
-            pipeline: Some(".#release".into()),
+            pipeline: vec![".#release".into()],
         };
         let mut narrator = Narrator::new(detail, progress, Colour::Never, advice);
         events

@@ -70,7 +70,7 @@ mod tests {
     fn falls_silent_when_nobody_reads() {
         let advice = Advice {
             store: None,
-            pipeline: None,
+            pipeline: vec![],
         };
         let narrator = Narrator::new(Detail::Logs, Progress::Lines, Colour::Never, advice);
         let mut closing = Closing(0);

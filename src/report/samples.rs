@@ -65,6 +65,14 @@ pub(crate) fn everything() -> Vec<Event> {
         effects_unknown: 1,
         cancelled: 1,
     };
+    events.push(Event::Outputs {
+        name: ".#hello^out".into(),
+        drv: path("hello-2.12.drv"),
+        outputs: vec![BuiltOutput {
+            name: "out".into(),
+            path: path("hello-2.12"),
+        }],
+    });
     events.push(Event::RunFinished {
         summary,
         seconds: 75.2,

@@ -77,7 +77,7 @@ impl Status {
                     self.failed += 1;
                 }
             }
-            Event::RunStarted { .. } | Event::Warning { .. } => {}
+            Event::RunStarted { .. } | Event::Warning { .. } | Event::Outputs { .. } => {}
             Event::RunFinished { .. } => *self = Self::default(),
         }
     }

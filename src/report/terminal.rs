@@ -202,7 +202,7 @@ mod tests {
         let out = Shared::default();
         let advice = Advice {
             store: None,
-            pipeline: None,
+            pipeline: vec![],
         };
         let narrator = Narrator::new(Detail::Normal, Progress::Block, Colour::Never, advice);
         let size: Size = Box::new(|| (40, 24));

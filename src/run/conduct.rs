@@ -5,16 +5,16 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use crate::engine::Shape;
-use crate::event::{NodeId, NodeKind, Outcome, Sink};
+use crate::event::{Event, NodeId, NodeKind, Outcome, Sink};
 use crate::nix::StorePath;
 use crate::plan::{Decision, NodeIndex};
 use crate::run::connection::Speaker;
 use crate::run::logs::Lines;
-use crate::run::outcome::Tally;
+use crate::run::outcome::{Tally, machine};
 use crate::run::schedule::{Schedule, State};
 use crate::run::session::Session;
 use crate::run::{Error, Options, PipelineRun, Planned};
-use crate::tunnel::{PathFacts, ToAgent};
+use crate::tunnel::{MachineError, PathFacts, ToAgent};
 
 /// How long what runs may take to end after it was told to.
 const PATIENCE: Duration = Duration::from_secs(4);
@@ -66,6 +66,8 @@ pub(super) struct Conductor<'a, 's> {
     pub(super) facts: BTreeMap<StorePath, PathFacts>,
     pub(super) tally: Tally,
     pub(super) stopping: Option<Instant>,
+    /// What ended the run while something else was being waited for.
+    pub(super) lost: Option<Error>,
 }
 
 impl<'a, 's> Conductor<'a, 's> {
@@ -91,11 +93,31 @@ impl<'a, 's> Conductor<'a, 's> {
             facts: BTreeMap::new(),
             tally,
             stopping: None,
+            lost: None,
         }
     }
 
     /// Runs to the end of every node.
+    ///
+    /// # Errors
+    ///
+    /// The engine or the store is gone. Every node has its outcome before, and if that of an
+    /// effect is unknown the run has a result all the same, for its exit code says so.
     pub(super) fn run(mut self) -> Result<Tally, Error> {
+        if let Err(error) = self.run_to_end() {
+            self.abandon(&error);
+            if self.tally.summary.effects_unknown == 0 {
+                return Err(error);
+            }
+            self.sink.event(&Event::Warning {
+                text: MachineError::of(&error).text,
+                hint: None,
+            });
+        }
+        Ok(self.tally)
+    }
+
+    fn run_to_end(&mut self) -> Result<(), Error> {
         if self.options.shape == Shape::Plain && self.schedule.open() > 0 {
             let count = self.options.jobs.min(self.schedule.open());
             self.slots = self
@@ -115,6 +137,9 @@ impl<'a, 's> Conductor<'a, 's> {
             if let Some(happening) = self.session.next(patience)? {
                 self.hear(happening);
             }
+            if let Some(error) = self.lost.take() {
+                return Err(error);
+            }
             self.lose_patience()?;
         }
         for worker in self.workers.values_mut() {
@@ -122,7 +147,34 @@ impl<'a, 's> Conductor<'a, 's> {
                 let _ = speaker.say(&ToAgent::Bye);
             }
         }
-        Ok(self.tally)
+        Ok(())
+    }
+
+    /// Gives every node its outcome when nothing is left that could run it.
+    fn abandon(&mut self, error: &Error) {
+        self.stopping = Some(Instant::now());
+        let reason = MachineError::of(error).text;
+        let busy: Vec<String> = self
+            .workers
+            .iter()
+            .filter(|(_, worker)| worker.job.is_some())
+            .map(|(nonce, _)| nonce.clone())
+            .collect();
+        for nonce in busy {
+            let worker = &self.workers[&nonce];
+            let outcome = match (&worker.job, worker.attempt) {
+                (Some(Job::Effect(_)), true) => Outcome::Unknown {
+                    detail: format!("{reason}; the effect had started"),
+                },
+                _ if self.options.cancel.load(Ordering::Relaxed) => Outcome::Cancelled,
+                _ => self.failed(&nonce, machine(reason.clone())),
+            };
+            self.finish(&nonce, outcome);
+        }
+        for node in self.schedule.cancel() {
+            self.report(node, Outcome::Cancelled);
+        }
+        self.settle_effects();
     }
 
     fn is_over(&self) -> bool {
@@ -143,6 +195,11 @@ impl<'a, 's> Conductor<'a, 's> {
             .count()
     }
 
+    /// Whether a build has where to be made: a plain op's slot is free when the op has ended.
+    fn has_place(&self) -> bool {
+        self.options.shape == Shape::Strong || !self.slots.is_empty()
+    }
+
     fn start_what_can(&mut self) -> Result<(), Error> {
         self.settle_effects();
         if self.stopping.is_some() {
@@ -151,7 +208,9 @@ impl<'a, 's> Conductor<'a, 's> {
         while self.running() < self.options.jobs {
             if let Some(effect) = self.next_effect() {
                 self.start_effect(effect)?;
-            } else if let Some(node) = self.schedule.take() {
+            } else if self.has_place()
+                && let Some(node) = self.schedule.take()
+            {
                 self.start_build(node)?;
             } else {
                 break;

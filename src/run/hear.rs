@@ -33,9 +33,13 @@ impl Conductor<'_, '_> {
                 nonce,
                 reason: Some(reason),
             } => self.lose(&nonce, &reason),
+            Happening::Closed {
+                nonce,
+                reason: None,
+            } => self.deaf(&nonce),
             Happening::Engine(EngineEvent::Ended(end)) => self.op_ended(&end),
             // The rest ends the run, and the session has made errors of it.
-            Happening::Closed { .. } | Happening::Engine(_) | Happening::WrongVersion => {}
+            Happening::Engine(_) | Happening::WrongVersion => {}
         }
     }
 
@@ -144,7 +148,7 @@ impl Conductor<'_, '_> {
         self.failed(nonce, machine(reason))
     }
 
-    fn failed(&mut self, nonce: &str, failure: Failure) -> Outcome {
+    pub(super) fn failed(&mut self, nonce: &str, failure: Failure) -> Outcome {
         self.flush_log(nonce);
         let tail = self
             .workers
@@ -183,6 +187,14 @@ impl Conductor<'_, '_> {
         }
         let outcome = self.failed(nonce, machine(reason));
         self.finish(nonce, outcome);
+    }
+
+    /// An agent has closed its end: nothing more comes of it, and nothing reaches it.
+    fn deaf(&mut self, nonce: &str) {
+        if let Some(worker) = self.workers.get_mut(nonce) {
+            worker.speaker = None;
+            worker.idle = false;
+        }
     }
 
     /// An op has ended: whatever its agent had to say has come before, or never will.
@@ -235,7 +247,10 @@ impl Conductor<'_, '_> {
                 break;
             }
             match self.session.next(Duration::from_millis(50)) {
-                Ok(Some(Happening::Closed { nonce: who, .. })) if who == nonce => break,
+                Ok(Some(Happening::Closed { nonce: who, .. })) if who == nonce => {
+                    self.deaf(nonce);
+                    break;
+                }
                 Ok(Some(Happening::Said {
                     nonce: who,
                     message,
@@ -255,7 +270,7 @@ impl Conductor<'_, '_> {
                 }
                 Ok(Some(other)) => others.push(other),
                 Ok(None) => {
-                    // It never connected: nothing can come.
+                    // It never connected, or has closed its end: nothing can come.
                     if self
                         .workers
                         .get(nonce)
@@ -264,7 +279,10 @@ impl Conductor<'_, '_> {
                         break;
                     }
                 }
-                Err(_) => break,
+                Err(error) => {
+                    self.lost = Some(error);
+                    break;
+                }
             }
         }
         self.session.put_back(others);

@@ -16,7 +16,9 @@ mod engine;
 mod hear;
 mod logs;
 mod material;
+mod ops;
 mod outcome;
+mod prepare;
 mod schedule;
 mod session;
 mod start;
@@ -28,6 +30,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 pub use engine::EngineChoice;
+pub use ops::ops;
 pub use outcome::exit_code;
 use session::Session;
 
@@ -37,7 +40,7 @@ use crate::nix::derivation::Systems;
 use crate::nix::{StorePath, Wanted};
 use crate::pipeline::Pipeline;
 use crate::plan::{self, Effects, Graph, Plan, closure};
-use crate::store::NixDir;
+use crate::store::{GcLock, NixDir};
 use crate::tunnel::SandboxPath;
 
 /// What a run is told.
@@ -73,12 +76,21 @@ pub struct Options {
     pub program: PathBuf,
     /// Where the run's temporary directory is made.
     pub temporary: PathBuf,
-    /// A socket that stands before ours and passes bytes on; for looking at the tunnel.
-    pub tunnel_proxy: Option<PathBuf>,
+    /// What stands between agents and conductor and passes bytes on; for looking at the tunnel.
+    pub tunnel_proxy: Option<TunnelProxy>,
     /// Set when the run is to stop.
     pub cancel: Arc<AtomicBool>,
     /// The signal that set it, for the exit code; 0 for none.
     pub signal: Arc<AtomicUsize>,
+}
+
+/// A program that passes on what agents and conductor say to each other.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TunnelProxy {
+    /// The socket where it listens, and to which agents connect.
+    pub front: PathBuf,
+    /// The socket to which it connects: the conductor makes it, and nothing may be there before.
+    pub back: PathBuf,
 }
 
 /// What a failed node means for nodes that do not need it.
@@ -228,18 +240,34 @@ pub fn plan(
     })
 }
 
+/// What a run is about.
+#[derive(Debug)]
+pub struct Evaluated<'a> {
+    /// Derivations.
+    pub wanted: &'a [Wanted],
+    /// A pipeline.
+    pub pipeline: Option<&'a PipelineRun>,
+    /// Keeps collectors from what was evaluated; let go as soon as the run has what it needs in
+    /// the build store, and roots there.
+    pub kept: Option<GcLock>,
+}
+
 /// Runs: builds what is missing, then the effects.
 ///
 /// `keep` is called with the report while the run's roots still hold; it returns the links it
 /// made, which are then registered as roots of their own.
 pub fn realise(
     options: &Options,
-    wanted: &[Wanted],
-    pipeline: Option<&PipelineRun>,
+    evaluated: Evaluated<'_>,
     sink: &mut dyn Sink,
     keep: &mut dyn FnMut(&Report) -> Vec<PathBuf>,
 ) -> Result<Report, Error> {
     let started = std::time::Instant::now();
+    let Evaluated {
+        wanted,
+        pipeline,
+        kept,
+    } = evaluated;
     let data = pipeline.map(|run| &run.pipeline);
     let graph = read_graph(options, wanted, data)?;
     let effects = connect(&graph, data)?;
@@ -255,6 +283,7 @@ pub fn realise(
         effects: effects.effects.len(),
     });
     import(options, &mut session, &plan, &effects, &valid, sink)?;
+    drop(kept);
     let planned = Planned {
         graph,
         plan,
@@ -266,6 +295,7 @@ pub fn realise(
     let links = keep(&report);
     session.keep(&links)?;
     session.close();
+    outcome::outputs_events(&report, sink);
     sink.event(&Event::RunFinished {
         summary: report.summary.clone(),
         seconds: started.elapsed().as_secs_f64(),

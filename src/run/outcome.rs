@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::event::{Failure, NodeKind, Outcome, Summary};
+use crate::event::{BuiltOutput, Event, Failure, NodeKind, Outcome, Sink, Summary};
 use crate::nix::{Outputs, StorePath, Wanted};
 use crate::plan::Graph;
 use crate::run::{Realised, Report};
@@ -69,6 +69,24 @@ pub(super) fn report(graph: &Graph, wanted: &[Wanted], tally: Tally) -> Report {
         results: results.collect(),
         exit_code: stopped.unwrap_or_else(|| exit_code(&tally.summary, tally.mask)),
         summary: tally.summary,
+    }
+}
+
+/// Says where everything is that was asked for and is there.
+pub(super) fn outputs_events(report: &Report, sink: &mut dyn Sink) {
+    for result in &report.results {
+        let Some(outputs) = &result.outputs else {
+            continue;
+        };
+        let outputs = outputs.iter().map(|(name, path)| BuiltOutput {
+            name: name.clone(),
+            path: path.clone(),
+        });
+        sink.event(&Event::Outputs {
+            name: result.wanted.name.clone(),
+            drv: result.wanted.drv.clone(),
+            outputs: outputs.collect(),
+        });
     }
 }
 

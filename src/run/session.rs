@@ -5,15 +5,23 @@ use std::os::unix::net::UnixListener;
 use std::path::PathBuf;
 use std::sync::atomic::Ordering;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::engine::lower::{Lowering, SandboxPaths};
 use crate::engine::{Engine, EngineEvent, Op, OpExit, SecretValue};
 use crate::nix::StorePath;
 use crate::run::connection::{Happening, Speaker, listen};
 use crate::run::material::Material;
+use crate::run::prepare::Directory;
 use crate::run::{Error, Options, engine};
 use crate::tunnel::{FromAgent, PathFacts, QueryScope, ToAgent};
+
+/// How long an answer may take once the run is to stop.
+const PATIENCE: Duration = Duration::from_secs(2);
+/// How often it is asked whether the run is to stop.
+const TICK: Duration = Duration::from_millis(100);
+/// How much later than an agent's end that of its engine may be heard of.
+const NEWS: Duration = Duration::from_millis(300);
 
 /// An engine with a store that answers.
 pub(super) struct Session<'a> {
@@ -30,28 +38,23 @@ pub(super) struct Session<'a> {
     store_nonce: String,
     nonces: u64,
     /// Where the socket and the mount point are; removed at the end.
-    _directory: tempfile::TempDir,
+    _directory: Directory,
 }
 
 impl<'a> Session<'a> {
     /// Starts the engine and its first op, and waits until the store answers.
     pub(super) fn open(options: &'a Options) -> Result<Self, Error> {
-        let directory = tempfile::Builder::new()
-            .prefix("pontoon-")
-            .tempdir_in(&options.temporary)
-            .map_err(Error::Prepare)?;
-        let scratch = directory.path().join("root");
-        fs_err::create_dir(&scratch).map_err(Error::Prepare)?;
-        let socket = directory.path().join("tunnel");
-        let listener = UnixListener::bind(&socket).map_err(Error::Prepare)?;
+        let directory = Directory::make(&options.temporary).map_err(Error::Prepare)?;
+        let own = directory.socket();
+        let (front, back) = match &options.tunnel_proxy {
+            Some(proxy) => (proxy.front.clone(), proxy.back.clone()),
+            None => (own.clone(), own),
+        };
+        let listener = UnixListener::bind(back).map_err(Error::Prepare)?;
         let (tell, happenings) = channel();
         listen(listener, tell.clone());
         let lowering = engine::lowering(options)?;
-        let place = engine::Place {
-            socket: &socket,
-            scratch: &scratch,
-        };
-        let engine = engine::start(options, &lowering.agent, &place, &tell)?;
+        let engine = engine::start(options, &lowering.agent, &directory, &front, &tell)?;
         let mut pending = Pending {
             engine,
             happenings,
@@ -131,7 +134,7 @@ impl<'a> Session<'a> {
             Happening::Engine(EngineEvent::Gone { reason }) => Err(Error::EngineGone { reason }),
             Happening::WrongVersion => Err(Error::Version),
             Happening::Closed { nonce, reason } if nonce == self.store_nonce => {
-                Err(self.store_error(&reason.unwrap_or_else(|| "its agent ended".to_owned())))
+                Err(self.lost(&reason.unwrap_or_else(|| "its agent ended".to_owned())))
             }
             other => Ok(Some(other)),
         }
@@ -220,10 +223,15 @@ impl<'a> Session<'a> {
             let mut data = Sending {
                 speaker: &mut self.store,
                 buffer: Vec::new(),
+                broken: None,
             };
-            material.dump(path, &mut data)?;
+            let dumped = material.dump(path, &mut data);
+            if let Some(broken) = data.broken.take() {
+                return Err(self.lost(&broken));
+            }
+            dumped?;
             let ended = data.finish();
-            ended.map_err(|error| self.store_error(&error.to_string()))?;
+            ended.map_err(|error| self.lost(&error.to_string()))?;
         }
         match self.ask(&ToAgent::ImportEnd)? {
             FromAgent::Imported { paths, bytes } => Ok((paths, bytes)),
@@ -233,10 +241,12 @@ impl<'a> Session<'a> {
 
     /// Ends the session in good order: the store lets go of what it holds.
     pub(super) fn close(mut self) {
-        let _ = self.store.say(&ToAgent::Bye);
+        if self.store.say(&ToAgent::Bye).is_err() {
+            return;
+        }
         // The agent removes the run's roots before it ends; it is given a moment for it.
-        let deadline = std::time::Instant::now() + Duration::from_secs(5);
-        while std::time::Instant::now() < deadline {
+        let deadline = Instant::now() + Duration::from_secs(5);
+        while Instant::now() < deadline {
             match self.happenings.recv_timeout(Duration::from_millis(500)) {
                 Ok(Happening::Engine(EngineEvent::Ended(end))) if end.nonce == self.store_nonce => {
                     return;
@@ -252,17 +262,47 @@ impl<'a> Session<'a> {
 
     fn say(&mut self, message: &ToAgent) -> Result<(), Error> {
         let said = self.store.say(message);
-        said.map_err(|error| self.store_error(&error.to_string()))
+        said.map_err(|error| self.lost(&error.to_string()))
+    }
+
+    /// What is to blame when the store's agent is gone: the engine, if that is gone too.
+    fn lost(&mut self, reason: &str) -> Error {
+        let deadline = Instant::now() + NEWS;
+        while Instant::now() < deadline {
+            match self.happenings.recv_timeout(NEWS / 10) {
+                Ok(Happening::Engine(EngineEvent::Gone { reason })) => {
+                    return Error::EngineGone { reason };
+                }
+                Ok(other) => self.aside.push_back(other),
+                Err(RecvTimeoutError::Timeout) => {}
+                Err(RecvTimeoutError::Disconnected) => break,
+            }
+        }
+        self.store_error(reason)
     }
 
     /// Asks the store's agent and waits for the answer; what else happens is kept for later.
     fn ask(&mut self, job: &ToAgent) -> Result<FromAgent, Error> {
         self.say(job)?;
+        let mut told: Option<Instant> = None;
         loop {
-            let Ok(happening) = self.happenings.recv() else {
-                return Err(Error::EngineGone {
-                    reason: "nobody speaks any more".to_owned(),
-                });
+            let happening = match self.happenings.recv_timeout(TICK) {
+                Ok(happening) => happening,
+                Err(RecvTimeoutError::Timeout) => {
+                    // A store may be waited for as long as a collector or another run holds it,
+                    // but not against the user's will.
+                    if self.options.cancel.load(Ordering::Relaxed)
+                        && told.get_or_insert_with(Instant::now).elapsed() > PATIENCE
+                    {
+                        return Err(Error::Cancelled);
+                    }
+                    continue;
+                }
+                Err(RecvTimeoutError::Disconnected) => {
+                    return Err(Error::EngineGone {
+                        reason: "nobody speaks any more".to_owned(),
+                    });
+                }
             };
             match happening {
                 Happening::Said { nonce, message } if nonce == self.store_nonce => {
@@ -276,7 +316,7 @@ impl<'a> Session<'a> {
                 }
                 Happening::Closed { nonce, reason } if nonce == self.store_nonce => {
                     let reason = reason.unwrap_or_else(|| "its agent ended".to_owned());
-                    return Err(self.store_error(&reason));
+                    return Err(self.lost(&reason));
                 }
                 Happening::Engine(EngineEvent::Gone { reason }) => {
                     return Err(Error::EngineGone { reason });
@@ -304,6 +344,8 @@ impl<'a> Session<'a> {
 struct Sending<'a> {
     speaker: &'a mut Speaker,
     buffer: Vec<u8>,
+    /// Why nothing more can be sent: not a fault of what was to be read.
+    broken: Option<String>,
 }
 
 const CHUNK: usize = 256 << 10;
@@ -316,8 +358,10 @@ impl Sending<'_> {
 
     fn send(&mut self) -> std::io::Result<()> {
         if !self.buffer.is_empty() {
-            self.speaker.data(&self.buffer)?;
+            let sent = self.speaker.data(&self.buffer);
+            self.broken = sent.as_ref().err().map(ToString::to_string);
             self.buffer.clear();
+            return sent;
         }
         Ok(())
     }

@@ -143,7 +143,8 @@ impl Conductor<'_, '_> {
     }
 }
 
-fn reach(parsed: &Parsed) -> Reach {
+/// Returns what a build may reach: the network, where its outputs are fixed.
+pub(super) fn reach(parsed: &Parsed) -> Reach {
     let fixed = parsed
         .derivation
         .outputs()

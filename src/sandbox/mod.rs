@@ -32,6 +32,7 @@ use std::path::PathBuf;
 
 mod cage;
 mod child;
+mod devices;
 mod error;
 mod filter;
 pub mod ids;
@@ -44,6 +45,7 @@ mod sys;
 mod tests;
 
 pub use child::{Child, Exit, kill_user};
+pub use devices::devices;
 pub use error::{Error, Step};
 pub use pty::{Pty, pty};
 pub use spawn::{spawn, spawn_call};
@@ -184,8 +186,8 @@ pub struct Process {
     pub directory: PathBuf,
     /// Who the program is.
     pub identity: Identity,
-    /// Its standard output and error. Standard input is `/dev/null` of the outside, opened for
-    /// reading and writing.
+    /// Its standard output and error. Standard input is `/dev/null`, of the outside where the cage
+    /// has none, opened for reading and writing.
     pub output: OwnedFd,
     /// How the kernel presents itself.
     pub personality: Personality,

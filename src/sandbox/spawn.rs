@@ -171,9 +171,11 @@ fn execute(
     line: &Line,
 ) -> Result<Infallible, Error> {
     state::detach(line)?;
-    let null = state::null()?;
+    let mut null = state::null()?;
     if let Some(cage) = cage {
         cage::enter(cage)?;
+        // Where the cage has one, its name means something in there.
+        null = state::null().unwrap_or(null);
     }
     state::change_directory(&process.directory)?;
     state::become_user(process.identity, line)?;

@@ -73,6 +73,36 @@ pub struct GcLock {
     _file: fs_err::File,
 }
 
+/// What came of trying to keep collectors out of a store that need not be open.
+#[derive(Debug)]
+pub enum KeptOut {
+    /// They are out.
+    Yes(GcLock),
+    /// One is at work.
+    NotYet,
+    /// The store is not ours to lock.
+    NotOurs,
+}
+
+impl GcLock {
+    /// Tries to keep collectors out of the store below a directory, before anything is in it.
+    pub fn keep_out(dir: &NixDir) -> Result<KeptOut, Error> {
+        match Self::try_shared(dir) {
+            Ok(Some(lock)) => Ok(KeptOut::Yes(lock)),
+            Ok(None) => Ok(KeptOut::NotYet),
+            Err(Error::Io(error)) if is_foreign(error.kind()) => Ok(KeptOut::NotOurs),
+            Err(error) => Err(error),
+        }
+    }
+}
+
+fn is_foreign(kind: ErrorKind) -> bool {
+    matches!(
+        kind,
+        ErrorKind::NotFound | ErrorKind::PermissionDenied | ErrorKind::ReadOnlyFilesystem
+    )
+}
+
 impl GcLock {
     pub(super) fn shared(dir: &NixDir) -> Result<Self, Error> {
         let file = open_lock(&dir.state().join("gc.lock"))?;

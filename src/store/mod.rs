@@ -46,7 +46,7 @@ pub use identity::Identity;
 pub use import::{ImportHeader, Importer};
 pub use indirect::add_indirect_root;
 use layout::Layout;
-pub use locks::{GcLock, OutputLocks};
+pub use locks::{GcLock, KeptOut, OutputLocks};
 pub use roots::Roots;
 pub use slots::Slot;
 use temp_roots::TempRoots;

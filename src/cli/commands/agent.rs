@@ -2,8 +2,8 @@
 
 use std::process::ExitCode;
 
+use crate::cli::apart;
 use crate::cli::error::Error;
-use crate::cli::session;
 use crate::engine::lower::AGENT;
 
 /// Internal: started by pontoon itself
@@ -17,7 +17,7 @@ pub struct Args {
 impl Args {
     /// Passes control.
     pub fn run(self) -> Result<u8, Error> {
-        session::agent(&self.arguments)
+        apart::agent(&self.arguments)
     }
 }
 
@@ -29,5 +29,5 @@ pub fn in_an_op() -> Option<ExitCode> {
     }
     let arguments: Vec<String> = arguments.collect();
     // What it has to tell goes through the tunnel.
-    Some(ExitCode::from(session::agent(&arguments).unwrap_or(64)))
+    Some(ExitCode::from(apart::agent(&arguments).unwrap_or(64)))
 }

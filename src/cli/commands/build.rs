@@ -79,7 +79,7 @@ impl Args {
 
         let advice = Advice {
             store: place.store.flag(),
-            pipeline: None,
+            pipeline: vec![],
         };
         let mut sink = if self.dry_run {
             super::plan::evaluation_report(self.report.quiet, around)
@@ -102,6 +102,7 @@ impl Args {
         let work = Work {
             wanted: evaluated.wanted.clone(),
             pipeline: None,
+            kept: evaluated.kept,
         };
         let mut linked = Ok(());
         let resolves = engine.is_here() && place.store.resolves();
@@ -124,10 +125,11 @@ impl Args {
     }
 
     /// As `nix build` has it, a dry run's text goes to stderr and its JSON to stdout.
-    fn show(&self, plan: &str) -> Result<u8, Error> {
+    fn show(&self, plan: &[u8]) -> Result<u8, Error> {
         if self.report.json {
-            output::data(plan.as_bytes())?;
+            output::data(plan)?;
         } else {
+            let plan = String::from_utf8_lossy(plan);
             output::say(&plan.lines().map(str::to_owned).collect::<Vec<_>>());
         }
         Ok(0)

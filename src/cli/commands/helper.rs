@@ -1,7 +1,7 @@
 //! `pontoon helper`: the embedded engine's own process. The conductor starts it, never a user.
 
 use crate::cli::error::Error;
-use crate::cli::session;
+use crate::cli::{apart, signals};
 
 /// Internal: started by pontoon itself
 #[derive(Debug, clap::Args)]
@@ -10,6 +10,7 @@ pub struct Args {}
 impl Args {
     /// Passes control.
     pub fn run(self) -> Result<u8, Error> {
-        session::helper()
+        signals::endure()?;
+        apart::helper()
     }
 }

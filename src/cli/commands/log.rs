@@ -5,12 +5,14 @@ use std::io::{BufRead, Write};
 use crate::cli::error::{Error, Kind};
 use crate::cli::output::Stream;
 use crate::cli::surroundings::Surroundings;
-use crate::cli::{args, session, settings};
+use crate::cli::{apart, args, settings};
 use crate::nix::StorePath;
 use crate::report::style::Colour;
 use crate::report::text;
 
 /// Show the log of a build
+///
+/// The logs of effects are not kept: they may show secrets.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:
   pontoon log /nix/store/…-hello.drv
@@ -28,6 +30,9 @@ pub struct Args {
 impl Args {
     /// Writes the log to stdout: byte for byte, but harmless on a terminal.
     pub fn run(self, around: &Surroundings) -> Result<u8, Error> {
+        if let Some(error) = no_log(&self.path) {
+            return Err(error);
+        }
         let parsed = self.path.trim_end_matches('/').parse::<StorePath>();
         let path = parsed.map_err(|source| {
             let text = format!("`{}` is no store path", self.path);
@@ -40,7 +45,7 @@ impl Args {
             )
         })?;
         let place = settings::stores(&self.stores, around)?;
-        let mut log = session::log(&place.evaluation_stores, &path)?;
+        let mut log = apart::log(&place.evaluation_stores, &path)?;
         let mut out = std::io::stdout().lock();
         if Stream::Stdout.is_terminal() {
             show(&mut *log, &mut out, Stream::Stdout.colour(around))?;
@@ -49,6 +54,20 @@ impl Args {
         }
         Ok(0)
     }
+}
+
+/// An effect's log is not kept: it may hold what a secret gave away, and a store is no place for
+/// that.
+fn no_log(typed: &str) -> Option<Error> {
+    let name = typed.strip_prefix("effect:")?;
+    let text = format!(
+        "the log of an effect is not kept, for it may show its secrets: `{}`",
+        text::label(name)
+    );
+    let error = Error::new(Kind::Usage, text)
+        .hint("`pontoon run -L` shows what an effect writes, `--json` gives it to a program")
+        .hint("the store's `nix/pontoon/attempts/` says when it ran and how it ended");
+    Some(error)
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -90,6 +109,12 @@ fn show(log: &mut dyn BufRead, out: &mut impl Write, colour: Colour) -> Result<(
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_effect_has_no_log() {
+        assert!(no_log("effect:deploy").unwrap().to_string().contains("-L"));
+        assert!(no_log("/nix/store/x").is_none());
+    }
 
     #[test]
     fn a_pipe_gets_the_bytes_and_a_terminal_gets_no_commands() {

@@ -2,6 +2,7 @@
 
 use super::target;
 use crate::cli::error::Error;
+use crate::cli::request::{PipelineRequest, Request};
 use crate::cli::session::{Format, Session};
 use crate::cli::surroundings::Surroundings;
 use crate::cli::{args, engine, output, settings, signals};
@@ -10,18 +11,27 @@ use crate::report::Advice;
 
 /// Show what would be built, and why
 ///
-/// Nothing is built but what evaluation itself needs. The plan of a pipeline is shown by
-/// `pontoon run --dry-run`.
+/// Nothing is built but what evaluation itself needs. `--pipeline` shows what `pontoon run` would
+/// do, as `pontoon run --dry-run` does.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:
   pontoon plan .#hello
   pontoon plan -f ci.nix --json
   pontoon plan .#hello --format dot | dot -Tsvg > plan.svg
+  pontoon plan --pipeline .#release --fact tag=v1.2
   pontoon plan .#hello --format llb | buildctl debug dump-llb")]
 pub struct Args {
     /// What to plan, as for `pontoon build`
     #[arg(value_name = "INSTALLABLE")]
     pub installables: Vec<String>,
+
+    /// Plan a pipeline with its effects, named as for `pontoon run`
+    #[arg(long)]
+    pub pipeline: bool,
+
+    /// Give the pipeline a fact besides those of git; more than once for several
+    #[arg(long = "fact", value_name = "NAME=VALUE", value_parser = args::fact, requires = "pipeline")]
+    pub facts: Vec<args::Fact>,
 
     /// How to write the plan
     #[arg(long, value_enum, default_value = "text")]
@@ -59,7 +69,8 @@ pub struct Args {
 impl Args {
     /// Plans.
     pub fn run(self, around: &Surroundings) -> Result<u8, Error> {
-        let request = target::builds(&self.evaluation, &self.nix, &self.installables)?;
+        super::run::distinct(&self.facts)?;
+        let asked_for = self.asked_for()?;
         let place = settings::stores(&self.stores, around)?;
         let engine = engine::decide(&self.engine, around)?;
         let how = settings::how(&self.building, &self.nix, around);
@@ -74,14 +85,36 @@ impl Args {
         };
         let mut sink = evaluation_report(self.quiet, around);
         let run = session.begin(&mut *sink)?;
-        let evaluated = session.evaluate(&request, &mut *sink)?;
+        let evaluated = match &asked_for {
+            AskedFor::Builds(request) => session.evaluate(request, &mut *sink)?,
+            AskedFor::Pipeline(request) => session.pipeline(request, &self.facts, &mut *sink)?,
+        };
         asked.check()?;
         let format = if self.json { Format::Json } else { self.format };
         let plan = session.plan(run, &evaluated, format, &mut *sink)?;
         drop(sink);
-        output::data(plan.as_bytes())?;
+        output::data(&plan)?;
         Ok(0)
     }
+
+    fn asked_for(&self) -> Result<AskedFor, Error> {
+        let Self {
+            evaluation,
+            nix,
+            installables,
+            ..
+        } = self;
+        if self.pipeline {
+            target::pipeline(evaluation, nix, installables).map(AskedFor::Pipeline)
+        } else {
+            target::builds(evaluation, nix, installables).map(AskedFor::Builds)
+        }
+    }
+}
+
+enum AskedFor {
+    Builds(Request),
+    Pipeline(PipelineRequest),
 }
 
 /// How evaluation goes, on stderr, whatever is written to stdout later.
@@ -94,7 +127,7 @@ pub fn evaluation_report(quiet: bool, around: &Surroundings) -> Box<dyn Sink> {
         &options,
         Advice {
             store: None,
-            pipeline: None,
+            pipeline: vec![],
         },
         around,
     )

@@ -11,7 +11,7 @@ use crate::report::Advice;
 
 /// Run a pipeline: its builds, then its effects
 ///
-/// A pipeline is the flake's output `pipelines.SYSTEM.NAME`.
+/// A pipeline is the flake's output `pipelines.SYSTEM.NAME`, or an attribute with `-f` or `--expr`.
 /// Effects run on every call; builds only if something changed. If a build fails, every effect that
 /// waits for it is held.
 #[derive(Debug, clap::Args)]
@@ -19,11 +19,16 @@ use crate::report::Advice;
   pontoon run
   pontoon run .#release --fact tag=v1.2
   pontoon run .#release --dry-run
+  pontoon run -f ci.nix -A pipelines.release
   TOKEN=… pontoon run github:owner/repository#deploy -L")]
 pub struct Args {
     /// Which pipeline [default: .#default]
     #[arg(value_name = "FLAKE#NAME")]
     pub pipeline: Option<String>,
+
+    #[command(flatten)]
+    #[expect(missing_docs, reason = "a doc would become part of the help")]
+    pub evaluation: args::Evaluation,
 
     /// Give the pipeline a fact besides those of git; more than once for several
     #[arg(long = "fact", value_name = "NAME=VALUE", value_parser = args::fact)]
@@ -61,7 +66,8 @@ pub struct Args {
 impl Args {
     /// Builds and runs.
     pub fn run(self, around: &Surroundings) -> Result<u8, Error> {
-        let request = target::pipeline(&self.nix, self.pipeline.as_deref());
+        let names = self.pipeline.as_slice();
+        let request = target::pipeline(&self.evaluation, &self.nix, names)?;
         distinct(&self.facts)?;
         let place = settings::stores(&self.stores, around)?;
         let engine = engine::decide(&self.engine, around)?;
@@ -76,13 +82,9 @@ impl Args {
             asked: &asked,
         };
 
-        let named = self
-            .pipeline
-            .clone()
-            .unwrap_or_else(|| ".#default".to_owned());
         let advice = Advice {
             store: place.store.flag(),
-            pipeline: Some(named),
+            pipeline: self.words(),
         };
         let mut sink = if self.dry_run {
             super::plan::evaluation_report(self.report.quiet, around)
@@ -100,11 +102,14 @@ impl Args {
             };
             let plan = session.plan(run, &evaluated, format, &mut *sink)?;
             drop(sink);
-            output::data(plan.as_bytes())?;
+            output::data(&plan)?;
             return Ok(0);
         }
         let Evaluated {
-            wanted, pipeline, ..
+            wanted,
+            pipeline,
+            kept,
+            ..
         } = evaluated;
         // A missing secret is known before anything is built.
         let pipeline = match pipeline {
@@ -114,13 +119,48 @@ impl Args {
             }
             None => None,
         };
-        let work = Work { wanted, pipeline };
+        let work = Work {
+            wanted,
+            pipeline,
+            kept,
+        };
         let finished = session.realise(run, work, &mut *sink, &mut |_| vec![])?;
         Ok(finished.exit_code)
     }
 }
 
-fn distinct(facts: &[args::Fact]) -> Result<(), Error> {
+impl Args {
+    /// What names the pipeline and its facts, to be typed again.
+    fn words(&self) -> Vec<String> {
+        let typed = &self.evaluation;
+        let mut words: Vec<String> = self.pipeline.iter().cloned().collect();
+        let mut add = |flag: &str, values: &[String]| {
+            words.push(flag.to_owned());
+            words.extend(values.iter().cloned());
+        };
+        for (flag, value) in [("-f", &typed.file), ("--expr", &typed.expr)] {
+            if let Some(value) = value {
+                add(flag, std::slice::from_ref(value));
+            }
+        }
+        for attribute in &typed.attributes {
+            add("-A", std::slice::from_ref(attribute));
+        }
+        for (flag, values) in [("--arg", &typed.arg), ("--argstr", &typed.argstr)] {
+            values.chunks(2).for_each(|pair| add(flag, pair));
+        }
+        for fact in &self.facts {
+            add("--fact", &[format!("{}={}", fact.name, fact.value)]);
+        }
+        if words.is_empty() {
+            words.push(".#default".to_owned());
+        }
+        words
+    }
+}
+
+/// Refuses a fact with two values.
+pub fn distinct(facts: &[args::Fact]) -> Result<(), Error> {
     let mut seen = BTreeSet::new();
     match facts.iter().find(|fact| !seen.insert(&fact.name)) {
         Some(twice) => Err(Error::usage(format!(

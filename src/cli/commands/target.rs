@@ -2,7 +2,7 @@
 
 use crate::cli::args::{Evaluation, NixOptions, pairs};
 use crate::cli::error::Error;
-use crate::cli::request::{Argument, Nix, PipelineRequest, Request, Source};
+use crate::cli::request::{Argument, Nix, PipelineRequest, PipelineSource, Request, Source};
 
 /// What to build: installables of flakes, or attributes of a file or expression.
 ///
@@ -22,29 +22,54 @@ pub fn builds(
     if wanted.is_empty() {
         wanted.push(nothing.to_owned());
     }
+    Ok(Request {
+        source,
+        installables: wanted,
+        arguments: arguments(typed),
+        nix: nix(options),
+    })
+}
+
+/// Which pipeline is meant: `FLAKE#NAME`, where the flake here and the name `default` need not be
+/// said, or an attribute of a file or expression, where none means its value.
+pub fn pipeline(
+    typed: &Evaluation,
+    options: &NixOptions,
+    names: &[String],
+) -> Result<PipelineRequest, Error> {
+    let named = names.iter().chain(&typed.attributes);
+    let named: Vec<&str> = named.map(String::as_str).collect();
+    let name = match named.as_slice() {
+        [] => "",
+        [name] => name,
+        _ => return Err(Error::usage("one pipeline runs at a time: name one")),
+    };
+    let (source, name) = match source(typed)? {
+        Source::File(file) => (PipelineSource::File(file), name),
+        Source::Expression(text) => (PipelineSource::Expression(text), name),
+        Source::Flakes => {
+            let (flake, name) = name.split_once('#').unwrap_or((name, ""));
+            let flake = if flake.is_empty() { "." } else { flake };
+            let name = if name.is_empty() { "default" } else { name };
+            (PipelineSource::Flake(flake.to_owned()), name)
+        }
+    };
+    Ok(PipelineRequest {
+        source,
+        name: name.to_owned(),
+        arguments: arguments(typed),
+        nix: nix(options),
+    })
+}
+
+fn arguments(typed: &Evaluation) -> Vec<Argument> {
     let expressions = pairs(&typed.arg)
         .into_iter()
         .map(|(name, expression)| Argument::Expression { name, expression });
     let texts = pairs(&typed.argstr)
         .into_iter()
         .map(|(name, text)| Argument::Text { name, text });
-    Ok(Request {
-        source,
-        installables: wanted,
-        arguments: expressions.chain(texts).collect(),
-        nix: nix(options),
-    })
-}
-
-/// Which pipeline `FLAKE#NAME` means: the flake here, the name `default`, where it does not say.
-pub fn pipeline(typed: &NixOptions, reference: Option<&str>) -> PipelineRequest {
-    let reference = reference.unwrap_or_default();
-    let (flake, name) = reference.split_once('#').unwrap_or((reference, ""));
-    PipelineRequest {
-        flake: if flake.is_empty() { "." } else { flake }.to_owned(),
-        name: if name.is_empty() { "default" } else { name }.to_owned(),
-        nix: nix(typed),
-    }
+    expressions.chain(texts).collect()
 }
 
 fn nix(typed: &NixOptions) -> Nix {
@@ -91,15 +116,34 @@ mod tests {
 
     #[test]
     fn a_pipeline_is_named_behind_its_flake() {
-        let names = |reference| {
-            let request = pipeline(&NixOptions::default(), reference);
-            (request.flake, request.name)
+        let names = |reference: Option<&str>| {
+            let typed: Vec<String> = reference.map(str::to_owned).into_iter().collect();
+            let request = pipeline(&Evaluation::default(), &NixOptions::default(), &typed).unwrap();
+            (request.source, request.name)
         };
-        let is = |flake: &str, name: &str| (flake.to_owned(), name.to_owned());
+        let is = |flake: &str, name: &str| {
+            let flake = PipelineSource::Flake(flake.to_owned());
+            (flake, name.to_owned())
+        };
         assert_eq!(names(None), is(".", "default"));
         assert_eq!(names(Some("#release")), is(".", "release"));
         assert_eq!(names(Some("./sub")), is("./sub", "default"));
         assert_eq!(names(Some("path:/a?dir=b#x")), is("path:/a?dir=b", "x"));
+    }
+
+    #[test]
+    fn a_file_or_expression_is_a_pipeline_or_has_some() {
+        let file = |attributes: &[&str]| Evaluation {
+            file: Some("ci.nix".into()),
+            attributes: attributes.iter().map(ToString::to_string).collect(),
+            ..Evaluation::default()
+        };
+        let names = |typed: &Evaluation| {
+            pipeline(typed, &NixOptions::default(), &[]).map(|request| request.name)
+        };
+        assert_eq!(names(&file(&[])).unwrap(), "");
+        assert_eq!(names(&file(&["a.b"])).unwrap(), "a.b");
+        assert!(names(&file(&["a", "b"])).is_err());
     }
 
     #[test]

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 
 use crate::engine::{Device, DeviceAccess, SecretValue};
 use crate::llb::{self, Exec, MountKind, Network, Op};
-use crate::sandbox::{Access, Cage, Entry, Missing, Namespaces};
+use crate::sandbox::{Access, Cage, Entry, Missing, Namespaces, devices};
 
 /// What the helper knows of the machine.
 #[derive(Debug, Default)]
@@ -243,31 +243,7 @@ fn base(exec: &Exec) -> Vec<Entry> {
             owner: (0, 0),
         },
     ];
-    for name in ["full", "null", "random", "tty", "urandom", "zero"] {
-        let path = PathBuf::from("/dev").join(name);
-        entries.push(Entry::Bind {
-            source: path.clone(),
-            target: path,
-            access: Access::ReadWrite,
-            missing: Missing::Fails,
-        });
-    }
-    for (name, target) in [
-        ("fd", "/proc/self/fd"),
-        ("stdin", "/proc/self/fd/0"),
-        ("stdout", "/proc/self/fd/1"),
-        ("stderr", "/proc/self/fd/2"),
-        ("ptmx", "/dev/pts/ptmx"),
-    ] {
-        let path = PathBuf::from("/dev").join(name);
-        entries.push(Entry::Symlink {
-            path,
-            target: target.into(),
-        });
-    }
-    entries.push(Entry::DevPts {
-        target: "/dev/pts".into(),
-    });
+    entries.extend(devices());
     if !exec.mounts.iter().any(|mount| mount.dest == "/dev/shm") {
         entries.push(Entry::Tmpfs {
             target: "/dev/shm".into(),

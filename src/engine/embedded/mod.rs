@@ -14,6 +14,7 @@ use std::collections::BTreeMap;
 use std::io::Write;
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
@@ -61,6 +62,8 @@ impl Embedded {
             .stdin(Stdio::from(OwnedFd::from(theirs)))
             .stdout(Stdio::null())
             .stderr(Stdio::inherit())
+            // A Ctrl-C is the conductor's to answer: it ends builds and effects in good order.
+            .process_group(0)
             .spawn()
             .map_err(Error::Start)?;
         let listening = ours.try_clone().map_err(Error::Start)?;
