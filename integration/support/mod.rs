@@ -7,6 +7,7 @@
 //! | the built executable | [`Place::pontoon`], [`User::pontoon`] |
 //! | a command to be signalled, or waited for | [`Running`], [`until`] |
 //! | real Nix on a chroot store, and the executable on the same | [`Nix`], [`Nix::pontoon`] |
+//! | a real BuildKit daemon, and its store as it lies on disk | [`Daemon`] |
 //! | a derivation that builds until it is let go | [`Held`] |
 //! | a random graph of derivations | [`graph()`] |
 //! | what a store says of its paths, as rows and as `nix path-info` | [`rows`], [`Nix::path_info`] |
@@ -17,6 +18,7 @@
 //! Nothing here knows what Pontoon should do: that is for the tests to say.
 #![expect(dead_code, reason = "the tests use each a part of it")]
 
+mod daemon;
 mod graph;
 mod held;
 mod nix;
@@ -26,6 +28,7 @@ mod random;
 mod rows;
 mod user;
 
+pub(crate) use daemon::{Daemon, processes_with};
 pub(crate) use graph::graph;
 pub(crate) use held::Held;
 pub(crate) use nix::{BuildUsers, Nix, sandbox_paths};

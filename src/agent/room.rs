@@ -4,7 +4,7 @@
 //! `/tmp`, `/dev`, `/proc`, `/etc` and in `/nix/store` exactly the closure. In *plain* the op is
 //! the room already: only what a mount cannot bring is added to it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsStr;
 use std::io;
 use std::os::unix::ffi::OsStrExt;
@@ -378,11 +378,10 @@ impl Room<'_> {
 }
 
 impl Room<'_> {
-    /// Removes what an earlier op left in the slot. The places where inputs are mounted now stay:
-    /// they cannot be removed, and the builder sees the inputs there.
+    /// Removes what an earlier op left in the slot. The places where something is mounted now stay:
+    /// they cannot be removed, and the builder sees there the inputs and what sandbox paths need.
     fn clear_slot(&self) -> Result<(), RoomError> {
-        let inputs: std::collections::BTreeSet<String> =
-            self.closure.keys().map(StorePath::to_basename).collect();
+        let mounted = mounted_in_store()?;
         let entries =
             fs_err::read_dir(&self.slot.store).map_err(|error| prepare(&self.slot.store, error))?;
         for entry in entries {
@@ -390,7 +389,7 @@ impl Room<'_> {
             if entry
                 .file_name()
                 .to_str()
-                .is_some_and(|name| inputs.contains(name))
+                .is_some_and(|name| mounted.contains(name))
             {
                 continue;
             }
@@ -400,6 +399,20 @@ impl Room<'_> {
         }
         Ok(())
     }
+}
+
+/// The names in `/nix/store` on which the op has something mounted.
+fn mounted_in_store() -> Result<BTreeSet<String>, RoomError> {
+    const MOUNTS: &str = "/proc/self/mountinfo";
+    let mounts =
+        fs_err::read_to_string(MOUNTS).map_err(|error| prepare(Path::new(MOUNTS), error))?;
+    // The fifth field is where; a name in the store needs no escapes.
+    let places = mounts.lines().filter_map(|line| line.split(' ').nth(4));
+    let names = places.filter_map(|place| place.strip_prefix("/nix/store/"));
+    Ok(names
+        .filter_map(|name| name.split('/').next())
+        .map(str::to_owned)
+        .collect())
 }
 
 fn bind(source: &Path, target: &str, access: Access) -> Entry {

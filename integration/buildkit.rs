@@ -1,0 +1,311 @@
+//! A real `BuildKit` daemon as the engine, in the plain shape: the same paths, hashes and references
+//! as embedded, and nothing that outlives a run.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io::Write as _;
+use std::os::unix::net::UnixListener;
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use rustix::process::Signal;
+use serde_json::Value;
+
+use super::support::{
+    BuildUsers, Daemon, Nix, Place, Ran, Running, Seed, assert_same, count, graph, processes_with,
+    rows, run, until,
+};
+
+/// A daemon, a store to evaluate in, and in it the shell of every builder.
+struct Scene<'p> {
+    daemon: Daemon<'p>,
+    nix: Nix<'p>,
+    /// The store path of a static busybox.
+    shell: String,
+}
+
+impl<'p> Scene<'p> {
+    fn new(place: &'p Place) -> Self {
+        let nix = Nix::new(place, "evaluated", BuildUsers::Nobody);
+        let added = run(&mut nix.command("nix-store", &["--add", "/bin/busybox"]));
+        Self {
+            daemon: Daemon::start(place),
+            shell: added.ok().stdout.trim().to_owned(),
+            nix,
+        }
+    }
+
+    fn pontoon(&self, arguments: &[&str]) -> Command {
+        let paths = ["sh", "sleep", "cat", "ls", "wc"]
+            .map(|name| format!("/bin/{name}={}", self.shell))
+            .join(" ");
+        let mut command = self.nix.pontoon(arguments);
+        command
+            .args(["--json", "--sandbox-paths", &paths])
+            .env("BUILDKIT_HOST", self.daemon.address());
+        command
+    }
+
+    /// A file of the store in the cache mount, as text.
+    fn read(&self, path: &str) -> String {
+        fs_err::read_to_string(self.daemon.root().join(path.trim_start_matches('/'))).unwrap()
+    }
+
+    /// How many ops the daemon has run whose first argument is this.
+    fn ops(&self, task: &str) -> usize {
+        let start = format!("/.pontoon/agent {task}");
+        let ops = self.daemon.ops();
+        ops.iter().filter(|op| op.starts_with(&start)).count()
+    }
+}
+
+/// The run's id, which every process of its ops has in its environment.
+fn run_id(ran: &Ran) -> String {
+    let events = ran.json_lines();
+    let begun = events.iter().find(|event| event["event"] == "run-started");
+    let run = begun.expect("a run has begun")["run"].as_str();
+    run.expect("it is text").to_owned()
+}
+
+/// The output of a node that was built, by the node's name.
+fn output(events: &[Value], name: &str) -> String {
+    let built = events
+        .iter()
+        .find(|event| event["event"] == "node-finished" && event["name"] == name);
+    let outputs = &built.expect("it finished")["outcome"]["outputs"];
+    let path = outputs[0]["path"].as_str();
+    path.unwrap_or_else(|| panic!("`{name}` has no output in {events:#?}"))
+        .to_owned()
+}
+
+#[test]
+fn a_graph_is_built_as_embedded_builds_it_and_only_once() {
+    let place = Place::new();
+    let scene = Scene::new(&place);
+    let size = count(12, 80);
+    let file = place.write("graph.nix", graph(&mut Seed::new("buildkit"), size, "bk"));
+    let build = ["build", "-j", "2", "-f", file.to_str().unwrap()];
+    let ran = run(&mut scene.pontoon(&build)).ok();
+    assert_eq!(ran.outcomes(), BTreeMap::from([("built".to_owned(), size)]));
+    let install = "/.pontoon/delivery/pontoon agent install";
+    let delivered = |scene: &Scene<'_>| {
+        let ops = scene.daemon.ops();
+        ops.iter().filter(|op| op.starts_with(install)).count()
+    };
+    assert_eq!((scene.ops("build"), delivered(&scene)), (size, 1));
+
+    let embedded = Nix::new(&place, "embedded", BuildUsers::Group);
+    run(embedded.pontoon(&build).arg("--no-link")).ok();
+    let theirs = rows(embedded.root());
+    let built: Vec<&str> = theirs.keys().map(String::as_str).collect();
+    assert!(built.len() > 2 * size, "{built:?}");
+    assert_same(&scene.daemon.root(), embedded.root(), built);
+    scene.daemon.verify(&scene.nix);
+
+    let before = scene.daemon.ops().len();
+    let again = run(&mut scene.pontoon(&build)).ok();
+    assert_eq!(again.outcomes().get("built"), None, "{}", again.report());
+    // The one op asks what is valid; no agent is delivered twice.
+    assert_eq!(scene.daemon.ops().len(), before + 1);
+    assert_eq!(scene.ops("store"), 3, "one found no agent");
+    assert!(!place.at("result").exists(), "a link that leads nowhere");
+}
+
+const PIPELINE: &str = r#"
+  let
+    make = name: text: extra: derivation ({
+      inherit name; system = "x86_64-linux"; builder = "/bin/sh"; args = [ "-euc" text ];
+      PATH = "/bin";
+    } // extra);
+    dep = make "dep" "echo dep > $out" { };
+    stranger = make "stranger" "echo stranger > $out" { };
+    hidden = builtins.unsafeDiscardStringContext "${stranger}";
+    view = make "view" ''
+      seen=$(ls -A /nix/store)
+      for path in ${hidden} ${hidden}.lock /nix/var /.pontoon/store/store /.pontoon/tunnel; do
+        ! ls $path 2> /dev/null || seen="$seen $path"
+        ! cat $path 2> /dev/null || seen="$seen $path"
+      done
+      echo $seen > $out
+      cat ${dep}
+    '' { needs = [ dep ]; };
+    fixed = make "fixed" "echo -n hello > $out" {
+      outputHashMode = "flat"; outputHashAlgo = "sha256";
+      outputHash = "2cf24dba5fb0a30e26e83b2ac5b9e29e1b161e5c1fa7425e73043362938b9824";
+    };
+    effect = variable: {
+      command = [ "/bin/sh" "-euc" "read t < $TOKEN_FILE; cat ${fixed}; echo ' told' $t" ];
+      secrets.TOKEN.env = variable;
+    };
+  in {
+    builds = { inherit dep stranger fixed view; };
+    effects.one = effect "ONE";
+    effects.two = effect "TWO";
+  }
+"#;
+
+#[test]
+fn a_builder_sees_its_closure_alone_and_each_effect_its_own_secret() {
+    let place = Place::new();
+    let scene = Scene::new(&place);
+    let mut command = scene.pontoon(&["run", "-j", "2", "--expr", PIPELINE]);
+    let ran = run(command.env("ONE", "first-word").env("TWO", "second-word")).ok();
+    let events = ran.json_lines();
+    let seen = scene.read(&output(&events, "view"));
+    let seen: BTreeSet<&str> = seen.split_whitespace().collect();
+    let base = |path: &str| path.rsplit('/').next().unwrap_or_default().to_owned();
+    let closure = [base(&output(&events, "dep")), base(&scene.shell)];
+    let closure: BTreeSet<&str> = closure.iter().map(String::as_str).collect();
+    assert_eq!(seen, closure);
+    assert_eq!(scene.read(&output(&events, "fixed")), "hello");
+    for (effect, word) in [("one", "first-word"), ("two", "second-word")] {
+        let node = format!("effect:{effect}");
+        let lines: Vec<_> = events
+            .iter()
+            .filter(|event| event["event"] == "node-log" && event["node"] == node)
+            .map(|event| event["line"].as_str().unwrap_or_default().to_owned())
+            .collect();
+        assert_eq!(lines, [format!("hello told {word}")], "{effect}");
+    }
+    // Effects are never cached, builds are not repeated.
+    let mut command = scene.pontoon(&["run", "--expr", PIPELINE]);
+    let again = run(command.env("ONE", "a").env("TWO", "b")).ok();
+    assert_eq!(again.outcomes().get("built"), None, "{}", again.report());
+    assert_eq!(again.outcomes()["succeeded"], 2);
+    scene.daemon.verify(&scene.nix);
+}
+
+/// A build that takes long, and one that does not.
+const SLOW: &str = r#"
+  { script }: derivation {
+    name = "slow"; system = "x86_64-linux"; builder = "/bin/sh"; PATH = "/bin";
+    args = [ "-euc" (script + "; echo done > $out") ];
+  }
+"#;
+
+/// Starts the build, and returns it when its builder sleeps; `marker` is in its environment.
+fn sleeping(place: &Place, scene: &Scene<'_>, marker: &str) -> Running {
+    let file = place.write(
+        "slow.nix",
+        SLOW.replace("name =", &format!("MARKER = \"{marker}\"; name =")),
+    );
+    let mut command = scene.pontoon(&["build", "--argstr", "script", "sleep 600"]);
+    let running = Running::start(command.arg("-f").arg(file));
+    until("the builder sleeps", || {
+        let found = processes_with(&format!("MARKER={marker}"));
+        found.values().any(|line| line.starts_with("sleep 600"))
+    });
+    running
+}
+
+/// Waits until no process of an op is left, and returns how long that took.
+fn all_gone(marker: &str, run: &str, since: Instant) -> Duration {
+    loop {
+        let mut left = processes_with(&format!("MARKER={marker}"));
+        left.extend(processes_with(&format!("PONTOON_NONCE={run}")));
+        if left.is_empty() {
+            return since.elapsed();
+        }
+        assert!(since.elapsed() < Duration::from_secs(5), "left: {left:#?}");
+        std::thread::sleep(Duration::from_millis(10));
+    }
+}
+
+fn completes(place: &Place, scene: &Scene<'_>) {
+    let file = place.write("quick.nix", SLOW);
+    let mut command = scene.pontoon(&["build", "--argstr", "script", "sleep 0"]);
+    let ran = run(command.arg("-f").arg(file)).ok();
+    assert_eq!(ran.outcomes()["built"], 1);
+    scene.daemon.verify(&scene.nix);
+}
+
+#[test]
+fn no_op_outlives_a_pontoon_that_was_killed() {
+    let place = Place::new();
+    let scene = Scene::new(&place);
+    for signal in [Signal::KILL, Signal::TERM] {
+        let marker = format!("killed-{}-{}", signal.as_raw(), std::process::id());
+        let running = sleeping(&place, &scene, &marker);
+        let since = Instant::now();
+        running.signal(signal);
+        let ran = running.end();
+        let took = all_gone(&marker, &run_id(&ran), since);
+        eprintln!("after {signal:?} every process of the op was gone in {took:?}");
+        if signal == Signal::TERM {
+            assert_eq!(ran.status.code(), Some(143), "{}", ran.report());
+        }
+    }
+    completes(&place, &scene);
+}
+
+#[test]
+fn a_daemon_that_dies_is_told_of_and_leaves_no_op() {
+    let place = Place::new();
+    let mut scene = Scene::new(&place);
+    let marker = format!("dead-daemon-{}", std::process::id());
+    let running = sleeping(&place, &scene, &marker);
+    let since = Instant::now();
+    scene.daemon.kill();
+    let ran = running.end().code(7).says("the engine is gone");
+    let took = all_gone(&marker, &run_id(&ran), since);
+    eprintln!("after the daemon's death every process of the op was gone in {took:?}");
+    scene.daemon.restart();
+    completes(&place, &scene);
+}
+
+#[test]
+fn a_failed_build_is_a_failed_build() {
+    let place = Place::new();
+    let scene = Scene::new(&place);
+    let file = place.write("slow.nix", SLOW);
+    let script = "echo last words; exit 3";
+    let mut command = scene.pontoon(&["build", "--argstr", "script", script]);
+    let ran = run(command.arg("-f").arg(file)).code(100);
+    let events = ran.json_lines();
+    let failed = events
+        .iter()
+        .find(|event| event["event"] == "node-finished")
+        .expect("it finished");
+    assert_eq!(failed["outcome"]["failure"]["code"], 3, "{failed}");
+    assert_eq!(failed["outcome"]["tail"][0], "last words");
+    scene.daemon.verify(&scene.nix);
+}
+
+#[test]
+fn what_a_daemon_cannot_do_is_said_by_name() {
+    let place = Place::new();
+    let scene = Scene::new(&place);
+    let file = place.write("slow.nix", SLOW);
+    let build = |address: &str, more: &[&str]| {
+        let mut command = scene.nix.pontoon(&["build", "--argstr", "script", "true"]);
+        command
+            .arg("-f")
+            .arg(&file)
+            .args(more)
+            .env("BUILDKIT_HOST", address);
+        run(&mut command)
+    };
+    let none = format!("unix://{}", place.at("none").display());
+    build(&none, &["--sandbox-paths", ""])
+        .code(7)
+        .says("No such file or directory");
+    let daemon = scene.daemon.address();
+    build(&daemon, &["--sandbox-paths", "/bin/sh=/bin/busybox"])
+        .code(7)
+        .says("the sandbox path `/bin/sh=/bin/busybox` is not in the store");
+    build(&daemon, &["--shape", "strong"])
+        .code(7)
+        .says("`strong` is not there yet on BuildKit");
+    build("ssh://host", &[]).code(2).says("ssh://host");
+
+    let socket = place.at("stranger");
+    let listener = UnixListener::bind(&socket).unwrap();
+    let stranger = std::thread::spawn(move || {
+        let (mut stream, _) = listener.accept().unwrap();
+        stream.write_all(b"220 mail.example.org ESMTP\r\n").unwrap();
+    });
+    let address = format!("unix://{}", socket.display());
+    build(&address, &["--sandbox-paths", ""])
+        .code(7)
+        .says("does not speak HTTP/2");
+    stranger.join().unwrap();
+}
