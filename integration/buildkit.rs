@@ -96,9 +96,9 @@ fn a_graph_is_built_as_embedded_builds_it_and_only_once() {
     let embedded = Nix::new(&place, "embedded", BuildUsers::Group);
     run(embedded.pontoon(&build).arg("--no-link")).ok();
     let theirs = rows(embedded.root());
-    let built: Vec<&str> = theirs.keys().map(String::as_str).collect();
-    assert!(built.len() > 2 * size, "{built:?}");
-    assert_same(&scene.daemon.root(), embedded.root(), built);
+    let paths: Vec<&str> = theirs.keys().map(String::as_str).collect();
+    assert!(paths.len() > 2 * size, "{paths:?}");
+    assert_same(&scene.daemon.root(), embedded.root(), paths);
     scene.daemon.verify(&scene.nix);
 
     let before = scene.daemon.ops().len();
@@ -106,7 +106,7 @@ fn a_graph_is_built_as_embedded_builds_it_and_only_once() {
     assert_eq!(again.outcomes().get("built"), None, "{}", again.report());
     // The one op asks what is valid; no agent is delivered twice.
     assert_eq!(scene.daemon.ops().len(), before + 1);
-    assert_eq!(scene.ops("store"), 3, "one found no agent");
+    assert_eq!(scene.ops("store"), 2);
     assert!(!place.at("result").exists(), "a link that leads nowhere");
 }
 
@@ -133,7 +133,7 @@ const PIPELINE: &str = r#"
       outputHash = "2cf24dba5fb0a30e26e83b2ac5b9e29e1b161e5c1fa7425e73043362938b9824";
     };
     effect = variable: {
-      command = [ "/bin/sh" "-euc" "read t < $TOKEN_FILE; cat ${fixed}; echo ' told' $t" ];
+      command = [ "/bin/sh" "-euc" "t=$(cat $TOKEN_FILE); cat ${fixed}; echo ' told' $t" ];
       secrets.TOKEN.env = variable;
     };
   in {

@@ -93,8 +93,8 @@ pub struct Engine {
     /// What runs the builds: `embedded` (this machine), or `buildkit` (a BuildKit daemon)
     ///
     /// Else `PONTOON_ENGINE`; else `buildkit` where `BUILDKIT_HOST` is set. The daemon is the one
-    /// `BUILDKIT_HOST` names (unix:///PATH or tcp://HOST:PORT), else the one at
-    /// unix:///run/buildkit/buildkitd.sock. Its store is a cache mount of its own: `--store` then
+    /// `BUILDKIT_HOST` names (`unix:///PATH` or `tcp://HOST:PORT`), else the one at
+    /// `unix:///run/buildkit/buildkitd.sock`. Its store is a cache mount of its own: `--store` then
     /// only says where nix evaluates.
     #[arg(long, value_name = "ENGINE")]
     pub engine: Option<String>,

@@ -14,6 +14,7 @@ use super::args::{self, Shape};
 use super::error::{Error, Kind};
 use super::surroundings::Surroundings;
 use crate::buildkit::Address;
+use crate::report::Logs;
 use crate::run::EngineChoice;
 
 /// What runs the ops.
@@ -47,6 +48,14 @@ impl Engine {
         match self {
             Self::Embedded { shape } => *shape,
             Self::BuildKit { .. } => Shape::Plain,
+        }
+    }
+
+    /// Where the logs of its builds stay.
+    pub fn logs(&self) -> Logs {
+        match self {
+            Self::Embedded { .. } => Logs::Here,
+            Self::BuildKit { .. } => Logs::WithDaemon,
         }
     }
 

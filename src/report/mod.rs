@@ -44,6 +44,17 @@ pub struct Advice {
     pub store: Option<String>,
     /// The words that name the pipeline and its facts; none if no pipeline runs.
     pub pipeline: Vec<String>,
+    /// Where the build store is, and with it the logs.
+    pub logs: Logs,
+}
+
+/// Where the logs of a run stay.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Logs {
+    /// On this machine.
+    Here,
+    /// In a daemon's cache mount, where no command reaches them.
+    WithDaemon,
 }
 
 /// A node's short name: what stands between hash and `.drv`, or `effect NAME`.

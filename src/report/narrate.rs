@@ -6,7 +6,7 @@
 
 use super::style::{Colour, Ink, bytes, count, duration, quote};
 use super::text::{clean, label};
-use super::{Advice, Detail, short, summary};
+use super::{Advice, Detail, Logs, short, summary};
 use crate::event::{Event, Failure, NodeId, NodeKind, Outcome};
 
 /// Whether a live block shows what runs, so that lines need not.
@@ -229,21 +229,33 @@ impl Narrator {
             Some(root) => format!(" --store {}", quote(root)),
             None => String::new(),
         };
+        let engine = match self.advice.logs {
+            Logs::Here => "",
+            Logs::WithDaemon => " --engine buildkit",
+        };
         match kind {
-            NodeKind::Build => vec![
-                format!("  whole log: pontoon log {}{store}", quote(&node.0)),
-                format!(
-                    "  try again: pontoon build {}{store}",
+            NodeKind::Build => {
+                let log = format!("  whole log: pontoon log {}{store}", quote(&node.0));
+                let mut lines = match self.advice.logs {
+                    Logs::Here => vec![log],
+                    Logs::WithDaemon => vec![],
+                };
+                lines.push(format!(
+                    "  try again: pontoon build {}{store}{engine}",
                     quote(&format!("{node}^*"))
-                ),
-                format!("  with Nix:  nix-store -r {}{store}", quote(&node.0)),
-            ],
+                ));
+                lines.push(format!(
+                    "  with Nix:  nix-store -r {}{store}",
+                    quote(&node.0)
+                ));
+                lines
+            }
             NodeKind::Effect if self.advice.pipeline.is_empty() => vec![],
             NodeKind::Effect => {
                 let words = self.advice.pipeline.iter();
                 let words: Vec<_> = words.map(|word| quote(&label(word)).into_owned()).collect();
                 vec![format!(
-                    "  try again: pontoon run {}{store}",
+                    "  try again: pontoon run {}{store}{engine}",
                     words.join(" ")
                 )]
             }
@@ -277,6 +289,7 @@ mod tests {
         let advice = Advice {
             store: Some("/srv/my store".into()),
             pipeline: vec![".#release".into()],
+            logs: Logs::Here,
         };
         let mut narrator = Narrator::new(detail, progress, Colour::Never, advice);
         events

@@ -45,7 +45,7 @@ impl<W: Write> Sink for Plain<W> {
 mod tests {
     use super::super::narrate::Progress;
     use super::super::style::Colour;
-    use super::super::{Advice, Detail, samples};
+    use super::super::{Advice, Detail, Logs, samples};
     use super::*;
 
     /// Fails after the first write, as a closed pipe does.
@@ -71,6 +71,7 @@ mod tests {
         let advice = Advice {
             store: None,
             pipeline: vec![],
+            logs: Logs::Here,
         };
         let narrator = Narrator::new(Detail::Logs, Progress::Lines, Colour::Never, advice);
         let mut closing = Closing(0);

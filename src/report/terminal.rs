@@ -181,7 +181,7 @@ fn erase(drawn: &[String], width: usize) -> String {
 mod tests {
     use super::super::narrate::Progress;
     use super::super::style::Colour;
-    use super::super::{Advice, Detail, samples};
+    use super::super::{Advice, Detail, Logs, samples};
     use super::*;
 
     #[derive(Clone, Default)]
@@ -203,6 +203,7 @@ mod tests {
         let advice = Advice {
             store: None,
             pipeline: vec![],
+            logs: Logs::Here,
         };
         let narrator = Narrator::new(Detail::Normal, Progress::Block, Colour::Never, advice);
         let size: Size = Box::new(|| (40, 24));

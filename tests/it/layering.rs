@@ -19,17 +19,19 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("pipeline", &["nix"]),
     ("plan", &["nix", "pipeline"]),
     ("llb", &[]),
+    ("buildkit", &[]),
     (
         "engine",
         &[
             "nix", "event", "sandbox", "store", "tunnel", "agent", "pipeline", "plan", "llb",
+            "buildkit",
         ],
     ),
     (
         "run",
         &[
             "nix", "event", "sandbox", "store", "tunnel", "agent", "eval", "pipeline", "plan",
-            "llb", "engine",
+            "llb", "buildkit", "engine",
         ],
     ),
     ("report", &["nix", "event", "plan"]),
@@ -37,7 +39,7 @@ const LAYERS: &[(&str, &[&str])] = &[
         "cli",
         &[
             "nix", "event", "sandbox", "store", "tunnel", "agent", "eval", "pipeline", "plan",
-            "llb", "engine", "run", "report",
+            "llb", "buildkit", "engine", "run", "report",
         ],
     ),
 ];

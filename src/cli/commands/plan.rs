@@ -7,7 +7,7 @@ use crate::cli::session::{Format, Session};
 use crate::cli::surroundings::Surroundings;
 use crate::cli::{args, engine, output, settings, signals};
 use crate::event::Sink;
-use crate::report::Advice;
+use crate::report::{Advice, Logs};
 
 /// Show what would be built, and why
 ///
@@ -128,6 +128,7 @@ pub fn evaluation_report(quiet: bool, around: &Surroundings) -> Box<dyn Sink> {
         Advice {
             store: None,
             pipeline: vec![],
+            logs: Logs::Here,
         },
         around,
     )

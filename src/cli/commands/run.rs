@@ -85,6 +85,7 @@ impl Args {
         let advice = Advice {
             store: place.store.flag(),
             pipeline: self.words(),
+            logs: engine.logs(),
         };
         let mut sink = if self.dry_run {
             super::plan::evaluation_report(self.report.quiet, around)
