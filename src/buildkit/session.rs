@@ -6,6 +6,7 @@
 use std::convert::Infallible;
 use std::future::Future;
 use std::pin::Pin;
+use std::time::Duration;
 
 use http::{HeaderValue, Request, Response};
 use hyper::body::Incoming;
@@ -41,6 +42,8 @@ const METHODS: [&str; 5] = [
     "/moby.sshforward.v1.SSH/ForwardAgent",
 ];
 
+/// How long a daemon may take to open a session.
+const PATIENCE: Duration = Duration::from_secs(20);
 /// How much goes into one message of the pipe: what daemons use.
 const CHUNK: usize = 32 << 10;
 /// How much may be between the pipe and the HTTP/2 connection.
@@ -90,8 +93,10 @@ impl Session {
         // The daemon's answer to the call may wait for our first bytes.
         let serving = tokio::spawn(serve(ours, services));
         tokio::spawn(outward(reading, outgoing));
-        let answer = daemon.client.clone().session(request).await;
+        let mut client = daemon.client.clone();
+        let answer = tokio::time::timeout(PATIENCE, client.session(request)).await;
         let incoming = answer
+            .map_err(|_| "the daemon opens no session".to_owned())?
             .map_err(|status| errors::chain(&status))?
             .into_inner();
         let ended = tokio::spawn(async move {
@@ -148,6 +153,8 @@ async fn serve(pipe: DuplexStream, services: Services) {
     let connection = hyper::server::conn::http2::Builder::new(TokioExecutor::new())
         .initial_connection_window_size(WINDOW)
         .initial_stream_window_size(WINDOW)
+        // One for each op that runs: as many as the run wants.
+        .max_concurrent_streams(None)
         .serve_connection(TokioIo::new(pipe), dispatch);
     // However it ends, the daemon's side of the pipe tells.
     let _ = connection.await;

@@ -2,7 +2,7 @@
 
 use super::error::{Error, Kind};
 use super::signals::Asked;
-use crate::{eval, pipeline, run};
+use crate::{engine, eval, pipeline, run};
 
 /// An evaluation's error.
 pub fn evaluation(error: eval::Error, asked: &Asked) -> Error {
@@ -63,6 +63,11 @@ pub fn run(error: run::Error, asked: &Asked) -> Error {
                 .map(|(drv, reason)| format!("`{drv}`: {reason}"))
                 .collect();
             Kind::Plan
+        }
+        E::Engine(engine::Error::SandboxPath { .. }) => {
+            let hint = "name a path of the store, or none: `--sandbox-paths \"\"`";
+            hints = vec![hint.to_owned()];
+            Kind::Engine
         }
         E::Source { .. } | E::Store { .. } => Kind::Store,
         E::Engine(_) | E::Speechless { .. } | E::EngineGone { .. } | E::Version => Kind::Engine,
