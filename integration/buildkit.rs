@@ -8,7 +8,7 @@ use std::os::unix::net::{UnixListener, UnixStream};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use rustix::process::Signal;
+use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
 use super::support::{
@@ -251,6 +251,34 @@ fn a_daemon_that_dies_is_told_of_and_leaves_no_op() {
     eprintln!("after the daemon's death every process of the op was gone in {took:?}");
     scene.daemon.restart();
     completes(&place, &scene);
+}
+
+#[test]
+fn a_pruned_store_is_made_again_and_one_in_use_is_not_pruned() {
+    let place = Place::new();
+    let scene = Scene::new(&place);
+    let prune = || run(&mut scene.daemon.buildctl(&["prune", "--all"])).ok();
+    completes(&place, &scene);
+    prune();
+    // Neither the output nor the agent is there any more.
+    completes(&place, &scene);
+
+    let marker = format!("pruned-{}", std::process::id());
+    let running = sleeping(&place, &scene, &marker);
+    prune();
+    let sleeper = processes_with(&format!("MARKER={marker}"));
+    for pid in sleeper.keys() {
+        let pid = i32::try_from(*pid).ok().and_then(Pid::from_raw).unwrap();
+        kill_process(pid, Signal::KILL).ok();
+    }
+    let ran = running.end();
+    assert_ne!(ran.status.code(), Some(7), "{}", ran.report());
+    // What the first run built is still valid.
+    let file = place.write("quick.nix", SLOW);
+    let mut command = scene.pontoon(&["build", "--argstr", "script", "sleep 0"]);
+    let again = run(command.arg("-f").arg(file)).ok();
+    assert_eq!(again.outcomes().get("built"), None, "{}", again.report());
+    scene.daemon.verify(&scene.nix);
 }
 
 #[test]

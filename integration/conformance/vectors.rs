@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 
+use super::super::support::{BuildUsers, Daemon, Nix, sandbox_paths};
 use super::setting::{WAYS, Way};
 use super::{
     Place, SETTINGS, Setting, Ways, assert_equal_but_for, assert_nix_agrees, files, instantiate,
@@ -152,6 +153,26 @@ fn vectors_are_built_as_recorded_and_as_nix_builds_them() {
             }
         }
     }
+}
+
+#[test]
+fn vectors_are_built_as_recorded_in_the_store_of_a_daemon() {
+    let vectors = Vectors::new();
+    let daemon = Daemon::start(&vectors.place);
+    let nix = Nix::new(&vectors.place, "evaluated", BuildUsers::Nobody);
+    let added = run(&mut nix.command("nix-store", &["--add", "/bin/busybox"])).ok();
+    let paths = sandbox_paths();
+    let names = paths.iter().filter_map(|path| path.split('=').next());
+    let paths = names.map(|name| format!("{name}={}", added.stdout.trim()));
+    let paths = paths.collect::<Vec<_>>().join(" ");
+    for group in ["good", "again"] {
+        let drvs = instantiate(&nix, &vectors.file, group);
+        let all: Vec<String> = drvs.values().map(|drv| format!("{drv}^*")).collect();
+        let mut command = nix.pontoon(&["build", "--sandbox-paths", &paths]);
+        run(command.args(all).env("BUILDKIT_HOST", daemon.address())).ok();
+    }
+    vectors.assert_as_recorded(&daemon.root(), &OF_THE_SANDBOX);
+    daemon.verify(&nix);
 }
 
 fn build(

@@ -67,6 +67,13 @@ impl<'p> Daemon<'p> {
         format!("unix://{}/socket", self.directory.display())
     }
 
+    /// A command of its own client.
+    pub(crate) fn buildctl(&self, arguments: &[&str]) -> Command {
+        let mut command = self.place.command(programs().join("buildctl"));
+        command.arg("--addr").arg(self.address()).args(arguments);
+        command
+    }
+
     /// The ops it has run since it was first started, as their arguments.
     pub(crate) fn ops(&self) -> Vec<String> {
         let log = fs::read_to_string(self.directory.join("log")).unwrap();
