@@ -234,9 +234,8 @@ fn limits_end_effects() {
 }
 
 /// Runs a command in a user namespace where no other may be made, as `user.max_user_namespaces=0`
-/// has it for a whole machine, as an ordinary user.
-fn confined(place: &Place, user: &User<'_>, arguments: &[&str]) -> Ran {
-    let uid = user.uid();
+/// has it for a whole machine: the user's copy of the executable, as this uid.
+fn confined(place: &Place, user: &User<'_>, uid: u32, arguments: &[&str]) -> Ran {
     let script = format!(
         "until [ $(id -u) = 0 ]; do sleep 0.02; done
          # A program that root starts has root's capabilities; this shell was there before.
@@ -269,9 +268,14 @@ fn where_no_user_namespace_can_be_made_the_message_says_what_to_do() {
         let store = user.home().join("store").display().to_string();
         let wanted = ["-A", "good", "--no-link", "--store", &store];
         let arguments = [&["build", "-f", &file], wanted.as_slice()].concat();
-        let ran = confined(&place, &user, &arguments).code(7);
-        for text in ["the engine cannot be used", "max_user_namespaces"] {
-            assert!(ran.stderr.contains(text), "{}", ran.report());
+        for uid in [user.uid(), 0] {
+            let ran = confined(&place, &user, uid, &arguments).code(7);
+            for text in [
+                "the engine cannot be used",
+                "sysctl user.max_user_namespaces=",
+            ] {
+                assert!(ran.stderr.contains(text), "{}", ran.report());
+            }
         }
         place.assert_no_process_left(Duration::from_secs(5));
     }
