@@ -250,7 +250,7 @@ fn confined(place: &Place, user: &User<'_>, uid: u32, arguments: &[&str]) -> Ran
     let proc = PathBuf::from(format!("/proc/{}", running.pid()));
     let own = fs_err::read_link("/proc/self/ns/user").unwrap();
     until("it is in a namespace of its own", || {
-        std::fs::read_link(proc.join("ns/user")).is_ok_and(|namespace| namespace != own)
+        fs_err::read_link(proc.join("ns/user")).is_ok_and(|namespace| namespace != own)
     });
     // Every id is itself.
     for map in ["gid_map", "uid_map"] {
