@@ -8,7 +8,11 @@
 )]
 
 mod collector;
+mod commands;
 mod concurrency;
+mod conformance;
+mod demo;
+mod effects;
 mod engine;
 mod eval;
 mod graphs;
