@@ -219,8 +219,8 @@ fn codes(blow: Blow) -> &'static [i32] {
         Blow::Kill => &[0],
         // The engine is gone; or so, while an effect ran.
         Blow::KillHelper => &[0, 7, 21],
-        // It built, ran the effect, or kept house in the store; the first op is the engine's proof.
-        Blow::KillAgent => &[0, 1, 6, 7, 21],
+        // It built, kept house in the store, or ran the effect, or had not yet begun to.
+        Blow::KillAgent => &[0, 1, 6, 7, 20, 21],
     }
 }
 
