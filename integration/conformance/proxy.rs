@@ -32,7 +32,7 @@ impl Proxy {
         let (target, count) = (back.clone(), carried.clone());
         std::thread::spawn(move || {
             for agent in listener.incoming() {
-                carry(agent.unwrap(), &target, &count);
+                carry(&agent.unwrap(), &target, &count);
             }
         });
         Self {
@@ -53,11 +53,11 @@ impl Proxy {
     }
 }
 
-fn carry(agent: UnixStream, target: &Path, count: &Arc<AtomicUsize>) {
+fn carry(agent: &UnixStream, target: &Path, count: &Arc<AtomicUsize>) {
     let Ok(conductor) = UnixStream::connect(target) else {
         return;
     };
-    let streams = [(&agent, &conductor, "up"), (&conductor, &agent, "down")];
+    let streams = [(agent, &conductor, "up"), (&conductor, agent, "down")];
     for (from, to, name) in streams {
         let (from, to) = (from.try_clone().unwrap(), to.try_clone().unwrap());
         let (seed, count) = (Seed::new(name), count.clone());
