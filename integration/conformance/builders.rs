@@ -345,14 +345,21 @@ fn the_inputs_of_an_ordinary_user_are_read_only() {
     let fixture = Fixture::new();
     let ways = fixture.ways();
     let reference = ways.reference(Who::Bare);
-    let drv = fixture.instantiate(&reference, "other")["input"].clone();
-    run(&mut ways.nix_command(Who::Bare, "nix-store", &["--realise", &drv])).ok();
-    fixture.instantiate(&ways.nix, "other");
-    let text = |store: &Path| fs_err::read_to_string(output(store, "input")).unwrap();
-    assert_eq!(text(reference.root()), "65534\nchanged\n");
+    let input = fixture.instantiate(&reference, "other")["input"].clone();
+    let unreachable = fixture.instantiate(&reference, "good")["unreachable"].clone();
+    let drvs = [input.as_str(), &unreachable];
+    // The first changes an input in Nix's store, so it must be the last there.
+    for drv in drvs.iter().rev() {
+        run(&mut ways.nix_command(Who::Bare, "nix-store", &["--realise", drv])).ok();
+    }
+    for group in ["good", "other"] {
+        fixture.instantiate(&ways.nix, group);
+    }
+    let text = |store: &Path, name| fs_err::read_to_string(output(store, name)).unwrap();
+    assert_eq!(text(reference.root(), "input"), "65534\nchanged\n");
     for setting in SETTINGS {
         let store = ways.store(setting, Way::Apart);
-        run(&mut ways.build(setting, Way::Apart, &store, &[&drv])).ok();
+        run(&mut ways.build(setting, Way::Apart, &store, &drvs)).ok();
         let owner = match setting {
             Setting { who: Who::Bare, .. } => "1000",
             Setting {
@@ -360,7 +367,10 @@ fn the_inputs_of_an_ordinary_user_are_read_only() {
             } => "65534",
             Setting { .. } => "0",
         };
-        assert_eq!(text(&store), format!("{owner}\nkept\n"));
+        assert_eq!(text(&store, "input"), format!("{owner}\nkept\n"));
+        // In his sandbox the root is his own, also with Nix.
+        let is_as_his = text(&store, "unreachable") == text(reference.root(), "unreachable");
+        assert_eq!(is_as_his, setting.who == Who::Bare, "{setting:?}");
     }
 }
 
