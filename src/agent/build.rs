@@ -15,7 +15,7 @@ use std::path::PathBuf;
 
 use crate::agent::link::Lost;
 use crate::agent::outputs::Collect;
-use crate::agent::room::{BUILD_DIR, Network, Program, Room, RoomError, SlotDirs};
+use crate::agent::room::{BUILD_DIR, Network, Program, Room, RoomError, SlotDirs, Writes};
 use crate::agent::users::{BuildUser, UsersError};
 use crate::agent::watch::{End, Limits, Watch, WatchError};
 use crate::agent::{Agent, Shape, USER_POOL, end, points};
@@ -233,6 +233,7 @@ impl Agent {
             sandbox_paths: &job.sandbox_paths,
             user,
             network,
+            writes: Writes::Slot,
             files,
         };
         let program = Program {
@@ -329,7 +330,7 @@ impl Agent {
     /// Empties the slot for the next build.
     fn leave(&mut self, dirs: &SlotDirs, closure: &BTreeMap<StorePath, PathInfo>) {
         if self.shape == Shape::Strong {
-            points::put_back(dirs, closure.keys());
+            points::put_back(dirs, closure);
         }
         if let Some(slot) = &self.slot
             && slot.sweep().is_err()

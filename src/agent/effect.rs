@@ -1,14 +1,14 @@
 //! Running one effect: impure, never cached, recorded durably before it starts.
 //!
-//! Its room has the network, the closure of what it refers to (read-only), a fresh home, and its
-//! secrets as files below `/run/secrets`; nothing it does enters the store.
+//! Its room has the network, the closure of what it refers to (read-only), a home in memory, and
+//! its secrets as files below `/run/secrets`; nothing it does enters the store, or stays on a disk.
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;
 
 use crate::agent::build::Interrupted;
 use crate::agent::link::Lost;
-use crate::agent::room::{BUILD_DIR, Network, Program, Room, SlotDirs, base_name};
+use crate::agent::room::{BUILD_DIR, Network, Program, Room, SlotDirs, Writes, base_name};
 use crate::agent::watch::{End, Limits};
 use crate::agent::{Agent, SECRETS, Shape, end};
 use crate::event::Failure;
@@ -85,6 +85,8 @@ impl Agent {
             dirs.build = PathBuf::from(BUILD_DIR);
             dirs.temporary = PathBuf::from("/tmp");
             dirs.store = PathBuf::from("/nix/store");
+            // Nothing is mounted there for an effect that refers to no path.
+            fs_err::create_dir_all(&dirs.store).map_err(|error| Interrupted::machine(&error))?;
         }
         let user = self
             .users
@@ -99,6 +101,7 @@ impl Agent {
             sandbox_paths: &job.sandbox_paths,
             user: &user,
             network: Network::Open,
+            writes: Writes::Memory,
             files,
         };
         let program = Program {

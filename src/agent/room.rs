@@ -42,6 +42,16 @@ pub enum Network {
     Open,
 }
 
+/// Where what is written in the room goes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Writes {
+    /// To the slot: outputs come from there.
+    Slot,
+    /// To memory that is gone with the room, and not into `/nix/store`: an effect may write down
+    /// its secrets, and nothing of them may stay on a disk.
+    Memory,
+}
+
 /// A room to be made.
 pub struct Room<'a> {
     /// Who makes the walls.
@@ -58,6 +68,8 @@ pub struct Room<'a> {
     pub user: &'a BuildUser,
     /// What it is connected to.
     pub network: Network,
+    /// Where what is written in it goes.
+    pub writes: Writes,
     /// Files put in before anything else: absolute path and contents.
     pub files: Vec<(PathBuf, Vec<u8>)>,
 }
@@ -185,6 +197,9 @@ impl Room<'_> {
 
     fn prepare_directories(&self) -> Result<(), RoomError> {
         let (uid, gid) = (self.user.uid, self.user.gid);
+        if self.writes == Writes::Memory {
+            return self.prepare_memory();
+        }
         // The group may create outputs beside inputs that are not its own (Nix spec §4.8).
         set(&self.slot.store, 0o1775, (0, gid))?;
         set(&self.slot.build, 0o700, (uid, gid))?;
@@ -199,6 +214,58 @@ impl Room<'_> {
         Ok(())
     }
 
+    /// In strong the cage brings its own memory; in plain the op has it.
+    fn prepare_memory(&self) -> Result<(), RoomError> {
+        if self.shape == Shape::Strong {
+            return Ok(());
+        }
+        let store = &self.slot.store;
+        fs_err::create_dir_all(store).map_err(|error| prepare(store, error))?;
+        set(store, 0o555, (0, 0))?;
+        set(&self.slot.build, 0o700, (self.user.uid, self.user.gid))?;
+        set(&self.slot.temporary, 0o1777, (0, 0))
+    }
+
+    /// The places to write to, with the inputs in the store.
+    fn places(&self) -> Vec<Entry> {
+        let inputs = self.closure.keys().map(|path| self.input(path));
+        let tmpfs = |target: &str, mode| Entry::Tmpfs {
+            target: target.into(),
+            size: None,
+            mode,
+        };
+        let (mut places, after) = match self.writes {
+            Writes::Slot => {
+                let build = bind(&self.slot.build, BUILD_DIR, Access::ReadWrite);
+                let temporary = bind(&self.slot.temporary, "/tmp", Access::ReadWrite);
+                let store = bind(&self.slot.store, "/nix/store", Access::ReadWrite);
+                (vec![build, temporary, store], None)
+            }
+            Writes::Memory => {
+                let home = Entry::Directory {
+                    path: BUILD_DIR.into(),
+                    mode: 0o700,
+                    owner: (self.user.uid, self.user.gid),
+                };
+                let closed = Entry::Chmod {
+                    path: "/nix/store".into(),
+                    mode: 0o555,
+                };
+                let build = tmpfs(BUILD_DIR, 0o700);
+                let places = vec![
+                    build,
+                    home,
+                    tmpfs("/tmp", 0o1777),
+                    tmpfs("/nix/store", 0o755),
+                ];
+                (places, Some(closed))
+            }
+        };
+        places.extend(inputs);
+        places.extend(after);
+        places
+    }
+
     /// The room as a cage of our own.
     fn cage(&self) -> Cage {
         let mut entries = vec![Entry::Directory {
@@ -206,12 +273,7 @@ impl Room<'_> {
             mode: 0o750,
             owner: (0, self.user.gid),
         }];
-        entries.extend([
-            bind(&self.slot.build, BUILD_DIR, Access::ReadWrite),
-            bind(&self.slot.temporary, "/tmp", Access::ReadWrite),
-            bind(&self.slot.store, "/nix/store", Access::ReadWrite),
-        ]);
-        entries.extend(self.closure.keys().map(|path| self.input(path)));
+        entries.extend(self.places());
         entries.extend(self.etc());
         entries.extend(devices());
         entries.push(Entry::Tmpfs {
