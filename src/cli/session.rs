@@ -298,7 +298,7 @@ impl Session<'_> {
             (Some(git), Some(directory)) => {
                 let cancel = self.asked.cancel();
                 eval::facts::from_git(&git, &directory, &environment(), &cancel)
-                    .map_err(|source| Error::new(Kind::Evaluation, source))?
+                    .map_err(|error| failure::git(error, self.asked))?
             }
             _ => BTreeMap::new(),
         };

@@ -13,6 +13,7 @@ use crate::engine::lower::{SANDBOX_DEVICE, STORE_CACHE, STORE_DEVICE};
 use crate::engine::{Device, DeviceAccess, DeviceMount, Shape};
 use crate::run::connection::Happening;
 use crate::run::{Error, Options};
+use crate::sandbox::ids;
 use crate::tunnel::SandboxPath;
 
 /// What the directories of runs begin with.
@@ -114,6 +115,13 @@ pub(super) fn start_engine(
             reason: reason.to_owned(),
         }
         .into());
+    }
+    if options.shape == Shape::Strong
+        && users == UserMapping::Root
+        && let Some(reason) = ids::forbidden()
+    {
+        // Root needs one for each builder, whose ids are mapped.
+        return Err(crate::engine::Error::Unable { reason }.into());
     }
     let nix_dir = options.nix_dir.path();
     let builders = accounts.builders(users, nix_dir);

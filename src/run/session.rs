@@ -40,6 +40,8 @@ pub(super) struct Session<'a> {
     store: Speaker,
     store_nonce: String,
     nonces: u64,
+    /// The store's agent, or the engine, is known to be gone.
+    over: bool,
     /// Where the socket and the mount point are; removed at the end.
     _directory: Directory,
 }
@@ -83,6 +85,7 @@ impl<'a> Session<'a> {
             store,
             store_nonce,
             nonces: 0,
+            over: false,
             _directory: directory,
         })
     }
@@ -138,7 +141,10 @@ impl<'a> Session<'a> {
             },
         };
         match happening {
-            Happening::Engine(EngineEvent::Gone { reason }) => Err(Error::EngineGone { reason }),
+            Happening::Engine(EngineEvent::Gone { reason }) => {
+                self.over = true;
+                Err(Error::EngineGone { reason })
+            }
             Happening::WrongVersion => Err(Error::Version),
             Happening::Closed { nonce, reason } if nonce == self.store_nonce => {
                 Err(self.lost(&reason.unwrap_or_else(|| "its agent ended".to_owned())))
@@ -248,7 +254,7 @@ impl<'a> Session<'a> {
 
     /// Ends the session in good order: the store lets go of what it holds.
     pub(super) fn close(mut self) {
-        if self.store.say(&ToAgent::Bye).is_err() {
+        if self.over || self.store.say(&ToAgent::Bye).is_err() {
             return;
         }
         // The agent removes the run's roots before it ends; it is given a moment for it.
@@ -274,6 +280,7 @@ impl<'a> Session<'a> {
 
     /// What is to blame when the store's agent is gone: the engine, if that is gone too.
     fn lost(&mut self, reason: &str) -> Error {
+        self.over = true;
         let deadline = Instant::now() + NEWS;
         while Instant::now() < deadline {
             match self.happenings.recv_timeout(NEWS / 10) {
@@ -326,6 +333,7 @@ impl<'a> Session<'a> {
                     return Err(self.lost(&reason));
                 }
                 Happening::Engine(EngineEvent::Gone { reason }) => {
+                    self.over = true;
                     return Err(Error::EngineGone { reason });
                 }
                 other => self.aside.push_back(other),
