@@ -124,10 +124,7 @@ impl Session<'_> {
             let answer = answer.map_err(|error| failure::evaluation(error, self.asked))?;
             (answer, kept)
         };
-        if evaluated.impure {
-            let text = "a file is evaluated impure: it may depend on this machine".to_owned();
-            sink.event(&Event::Warning { text, hint: None });
-        }
+        warn_of(evaluated.impure, sink);
         let evaluated = Evaluated {
             wanted: evaluated.wanted,
             pipeline: None,
@@ -169,6 +166,7 @@ impl Session<'_> {
             facts,
             system: system(&request.nix),
         };
+        let impure = matches!(request.source, PipelineSource::File(_));
         let answer = evaluator.pipeline(&asked, &mut |_| ());
         let answer = answer.map_err(|error| failure::evaluation(error, self.asked))?;
         let read = pipeline::from_json(&request.name, &answer.json).map_err(failure::pipeline)?;
@@ -178,6 +176,7 @@ impl Session<'_> {
             built_while_evaluating: answer.built_while_evaluating,
             kept,
         };
+        warn_of(impure, sink);
         told(&evaluated, evaluated.wanted.len(), started, sink);
         Ok(evaluated)
     }
@@ -465,6 +464,13 @@ fn readable(ops: &[Vec<u8>]) -> String {
         llb::text::render(&decoded)
     });
     texts.collect::<Vec<_>>().join("\n")
+}
+
+fn warn_of(impure: bool, sink: &mut dyn Sink) {
+    if impure {
+        let text = "a file is evaluated impure: it may depend on this machine".to_owned();
+        sink.event(&Event::Warning { text, hint: None });
+    }
 }
 
 fn told(evaluated: &Evaluated, targets: usize, started: Instant, sink: &mut dyn Sink) {
