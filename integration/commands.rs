@@ -211,8 +211,8 @@ fn evaluation_errors_are_shown_whole() {
         .code(3)
         .says("absent");
     run(&mut stage.build(&["-A", "many^man"]))
-        .code(3)
-        .says("`man`; it has");
+        .code(5)
+        .says("no output `man`, only `dev`, `doc`, `out`");
     let expression = ["build", "--expr", "{ a = ", "-A", "a"];
     run(&mut stage.pontoon(&expression))
         .code(3)
