@@ -434,6 +434,56 @@ fn an_ordinary_user_evaluates_builds_and_runs_in_his_own_store() {
     }
 }
 
+#[test]
+fn the_guide_says_what_happens() {
+    let place = Place::new();
+    let stage = Stage::new(&place);
+    let guide = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/guide.md");
+    let guide = fs_err::read_to_string(guide).unwrap();
+    let flake = guide.split("```nix\n").nth(1).unwrap();
+    let flake = flake.split("```").next().unwrap();
+    place.write("project/flake.nix", flake);
+    fs_err::create_dir_all(place.at("project/tools/bin")).unwrap();
+    run(place
+        .command("cp")
+        .args(["/bin/busybox", "project/tools/bin/"]))
+    .ok();
+    let shown = |arguments: &[&str], secret: Option<&str>, code| {
+        let mut command = stage.pontoon(arguments);
+        command.current_dir(place.at("project"));
+        if let Some(secret) = secret {
+            command.env("TOKEN", secret);
+        }
+        let ran = run(&mut command).code(code);
+        // What differs from run to run: places, hashes, times.
+        let same = |line: &str| {
+            let varies = [" in ", "after", "/", "time ", "evaluating"];
+            !varies.iter().any(|word| line.contains(word))
+        };
+        for line in (ran.stdout.clone() + &ran.stderr)
+            .lines()
+            .filter(|line| same(line))
+        {
+            assert!(
+                guide.contains(line),
+                "the guide lacks `{line}`: {}",
+                ran.report()
+            );
+        }
+        ran
+    };
+    shown(&["build", "path:."], None, 0);
+    shown(&["plan", "--pipeline", "path:."], None, 0);
+    shown(&["run", "path:."], None, 1);
+    for _ in 0..2 {
+        let ran = shown(&["run", "path:.", "-L"], Some("very-secret"), 0);
+        ran.says("announcing 'Hello, world!' of no revision, with a token of 11 bytes");
+    }
+    let red = flake.replace("echo 'Hello, world!'", "echo 'Goodbye!'");
+    place.write("project/flake.nix", red);
+    shown(&["run", "path:."], Some("very-secret"), 100).says("held effect announce");
+}
+
 /// The machine's own store, which is another one in a mount namespace of its own.
 #[test]
 fn links_are_made_where_they_resolve_and_are_roots() {
