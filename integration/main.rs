@@ -13,5 +13,7 @@ mod effects;
 mod engine;
 mod eval;
 mod harness;
+mod outputs;
+mod pipelines;
 mod support;
 mod users;
