@@ -7,12 +7,18 @@
     reason = "a test fails by panicking, and so does what it calls"
 )]
 
+mod collector;
 mod commands;
+mod concurrency;
+mod conformance;
 mod demo;
 mod effects;
 mod engine;
 mod eval;
+mod graphs;
 mod harness;
+mod kills;
+mod limits;
 mod outputs;
 mod pipelines;
 mod support;

@@ -330,7 +330,7 @@ impl Agent {
     /// Empties the slot for the next build.
     fn leave(&mut self, dirs: &SlotDirs, closure: &BTreeMap<StorePath, PathInfo>) {
         if self.shape == Shape::Strong {
-            points::put_back(dirs, closure.keys());
+            points::put_back(dirs, closure);
         }
         if let Some(slot) = &self.slot
             && slot.sweep().is_err()

@@ -85,6 +85,8 @@ impl Agent {
             dirs.build = PathBuf::from(BUILD_DIR);
             dirs.temporary = PathBuf::from("/tmp");
             dirs.store = PathBuf::from("/nix/store");
+            // Nothing is mounted there for an effect that refers to no path.
+            fs_err::create_dir_all(&dirs.store).map_err(|error| Interrupted::machine(&error))?;
         }
         let user = self
             .users

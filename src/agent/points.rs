@@ -8,6 +8,7 @@
 //! This is only haste: a point that cannot be had is left to the cage, which makes what is missing,
 //! and one that is not put back is removed with the rest of the slot.
 
+use std::collections::BTreeMap;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
@@ -37,13 +38,18 @@ pub fn lay<'a>(slot: &SlotDirs, dir: &NixDir, inputs: impl Iterator<Item = &'a S
 }
 
 /// Puts the directories back, once nothing is mounted on them and no process of the build lives.
-pub fn put_back<'a>(slot: &SlotDirs, inputs: impl Iterator<Item = &'a StorePath>) {
-    for input in inputs {
-        let name = input.to_basename();
-        // A file is not moved: the target would have to be one, too.
-        let place = slot.store.join(&name);
-        if place.symlink_metadata().is_ok_and(|at| at.is_dir()) {
-            let _ = rustix::fs::rename(&place, slot.points.join(&name));
+pub fn put_back<V>(slot: &SlotDirs, inputs: &BTreeMap<StorePath, V>) {
+    let Ok(entries) = fs_err::read_dir(&slot.store) else {
+        return;
+    };
+    for entry in entries.flatten() {
+        if !entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+            continue;
+        }
+        let name = entry.file_name();
+        let path = StorePath::from_basename(name.as_encoded_bytes());
+        if path.is_ok_and(|path| inputs.contains_key(&path)) {
+            let _ = rustix::fs::rename(entry.path(), slot.points.join(name));
         }
     }
 }
