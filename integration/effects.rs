@@ -1,6 +1,6 @@
 //! Effects: what holds them, what they are given, and what nobody else ever sees.
 //!
-//! Each runs on four stages: as root and as an ordinary user, strong and plain.
+//! Each runs as root and as ordinary users, strong and plain.
 
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::net::{TcpListener, TcpStream};
@@ -40,21 +40,25 @@ pub(super) struct Stage<'p> {
 
 impl<'p> Stage<'p> {
     fn all(place: &'p Place) -> Vec<Self> {
-        ["strong", "plain"]
-            .into_iter()
-            .flat_map(|shape| {
-                let user = User::with_range(place);
-                let store = user.home().join(format!("store-{shape}"));
-                let as_user = Self {
-                    name: "user",
-                    shape,
-                    nix: Nix::new(place, &format!("user-{shape}"), BuildUsers::Nobody).on(&store),
-                    user: Some(user),
-                    store,
-                };
-                [Self::root(place, shape), as_user]
-            })
-            .collect()
+        vec![
+            Self::root(place, "strong"),
+            Self::root(place, "plain"),
+            Self::user(place, "user", User::with_range(place), "strong"),
+            Self::user(place, "user", User::with_range(place), "plain"),
+            // Plain takes a second user id.
+            Self::user(place, "bare", User::without_range(place), "strong"),
+        ]
+    }
+
+    fn user(place: &'p Place, name: &'static str, user: User<'p>, shape: &'static str) -> Self {
+        let store = user.home().join(format!("store-{shape}"));
+        Self {
+            name,
+            shape,
+            nix: Nix::new(place, &format!("{name}-{shape}"), BuildUsers::Nobody).on(&store),
+            user: Some(user),
+            store,
+        }
     }
 
     pub(super) fn root(place: &'p Place, shape: &'static str) -> Self {
