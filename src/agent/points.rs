@@ -100,7 +100,7 @@ mod tests {
         let dir = NixDir::new(root.path());
         let slot = SlotDirs::mounted(&dir, 0);
         fs_err::create_dir_all(&slot.store).unwrap();
-        let inputs = BTreeMap::from([(path("directory"), ()), (path("file"), ())]);
+        let inputs = BTreeMap::from([(path("directory"), 1), (path("file"), 2)]);
         fs_err::create_dir_all(dir.real(&path("directory"))).unwrap();
         fs_err::write(dir.real(&path("file")), "contents").unwrap();
         let point = |name: &str| slot.store.join(path(name).to_basename());

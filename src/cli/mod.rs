@@ -9,6 +9,7 @@
 
 pub mod apart;
 pub mod args;
+pub mod asking;
 pub mod collector;
 pub mod commands;
 pub mod enter;

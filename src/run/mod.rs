@@ -314,7 +314,9 @@ fn read_graph(
 ) -> Result<Graph, Error> {
     let mut all = wanted.to_vec();
     if let Some(pipeline) = pipeline {
-        all.extend(plan::effects::wanted(pipeline));
+        // A pipeline's builds are usually what is wanted, too.
+        let more = plan::effects::wanted(pipeline);
+        all.extend(more.into_iter().filter(|one| !wanted.contains(one)));
     }
     let files = material::Files {
         dirs: &options.sources,
