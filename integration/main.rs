@@ -19,5 +19,7 @@ mod graphs;
 mod harness;
 mod kills;
 mod limits;
+mod outputs;
+mod pipelines;
 mod support;
 mod users;

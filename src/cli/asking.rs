@@ -1,4 +1,4 @@
-//! From what is asked of evaluation in the command line's words to evaluation's own.
+//! From what was typed to what evaluation takes: the same things in two modules' words.
 
 use std::path::PathBuf;
 
@@ -6,8 +6,8 @@ use super::error::{Error, Kind};
 use super::request::{Argument, Nix, PipelineRequest, PipelineSource, Request, Source};
 use crate::eval;
 
-/// What to build, for evaluation.
-pub(super) fn evaluation(request: &Request) -> Result<eval::Request, Error> {
+/// What evaluation is asked for builds.
+pub fn evaluation(request: &Request) -> Result<eval::Request, Error> {
     let attributes = || {
         request
             .installables
@@ -43,8 +43,8 @@ pub(super) fn evaluation(request: &Request) -> Result<eval::Request, Error> {
     })
 }
 
-/// Where a pipeline is, for evaluation.
-pub(super) fn pipeline_source(request: &PipelineRequest) -> eval::PipelineSource {
+/// Where evaluation looks for a pipeline.
+pub fn pipeline_source(request: &PipelineRequest) -> eval::PipelineSource {
     let text = match &request.source {
         PipelineSource::Flake(flake) => return eval::PipelineSource::Flake(flake.clone()),
         PipelineSource::File(file) => eval::NixText::File(file.into()),
@@ -59,7 +59,7 @@ pub(super) fn pipeline_source(request: &PipelineRequest) -> eval::PipelineSource
 }
 
 /// Where a file lies, or the directory itself: git is asked there.
-pub(super) fn directory_of(file: &str) -> Option<PathBuf> {
+pub fn directory_of(file: &str) -> Option<PathBuf> {
     let path = PathBuf::from(file);
     match path.parent() {
         _ if path.is_dir() => Some(path),
@@ -83,7 +83,7 @@ fn arguments(all: &[Argument]) -> (Pairs, Pairs) {
     (args, argstrs)
 }
 
-/// The system evaluated for: this machine's, if none was typed.
-pub(super) fn system(nix: &Nix) -> String {
+/// The system evaluated for: what was typed, else this machine's.
+pub fn system(nix: &Nix) -> String {
     nix.system.clone().unwrap_or_else(eval::host_system)
 }

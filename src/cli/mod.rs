@@ -25,6 +25,7 @@ pub mod settings;
 pub mod signals;
 pub mod surroundings;
 pub mod systems;
+pub mod visible;
 
 use std::process::ExitCode;
 

@@ -1,7 +1,7 @@
 //! The one file between commands and what they set in motion: evaluation, the conductor, the store.
 //!
-//! Types here are the command line's own; the modules below have theirs, and only this file and
-//! [`super::asking`] know both. Which kind an error of theirs is, and what hint goes with it, is in [`super::failure`].
+//! Types here are the command line's own; the modules below have theirs, and only this file knows
+//! both. Which kind an error of theirs is, and what hint goes with it, is in [`super::failure`].
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
@@ -12,7 +12,7 @@ use super::args::{Fact, Shape};
 use super::error::{Error, Kind};
 use super::output::Stream;
 use super::request::{Nix, PipelineRequest, PipelineSource, Request, Source};
-use super::settings::{How, OnFailure, SandboxPath, Store, Where};
+use super::settings::{How, OnFailure, Store, Where};
 use super::signals::Asked;
 use super::surroundings::Surroundings;
 use super::{asking, collector, failure, secrets, systems};
@@ -22,7 +22,7 @@ use crate::nix::{StorePath, Wanted};
 use crate::pipeline::{self, Pipeline};
 use crate::plan::show;
 use crate::store::{GcLock, NixDir};
-use crate::{engine, llb, run, tunnel};
+use crate::{engine, llb, run};
 
 /// What is to be built, and run after it.
 #[derive(Debug)]
@@ -124,10 +124,7 @@ impl Session<'_> {
             let answer = answer.map_err(|error| failure::evaluation(error, self.asked))?;
             (answer, kept)
         };
-        if evaluated.impure {
-            let text = "a file is evaluated impure: it may depend on this machine".to_owned();
-            sink.event(&Event::Warning { text, hint: None });
-        }
+        warn_of(evaluated.impure, sink);
         let evaluated = Evaluated {
             wanted: evaluated.wanted,
             pipeline: None,
@@ -169,6 +166,7 @@ impl Session<'_> {
             facts,
             system: asking::system(&request.nix),
         };
+        let impure = matches!(request.source, PipelineSource::File(_));
         let answer = evaluator.pipeline(&asked, &mut |_| ());
         let answer = answer.map_err(|error| failure::evaluation(error, self.asked))?;
         let read = pipeline::from_json(&request.name, &answer.json).map_err(failure::pipeline)?;
@@ -178,6 +176,7 @@ impl Session<'_> {
             built_while_evaluating: answer.built_while_evaluating,
             kept,
         };
+        warn_of(impure, sink);
         told(&evaluated, evaluated.wanted.len(), started, sink);
         Ok(evaluated)
     }
@@ -191,7 +190,7 @@ impl Session<'_> {
         sink: &mut dyn Sink,
         keep: &mut dyn FnMut(&Finished) -> Vec<PathBuf>,
     ) -> Result<Finished, Error> {
-        let options = self.options(run, sink)?;
+        let options = self.options(run)?;
         let pipeline = work.pipeline.map(|(pipeline, values)| run::PipelineRun {
             pipeline,
             secrets: values
@@ -200,12 +199,20 @@ impl Session<'_> {
                 .collect(),
         });
         let mut links = |report: &run::Report| keep(&finished(report));
+        let mut unknown = None;
         let wanted = run::Evaluated {
             wanted: &work.wanted,
             pipeline: pipeline.as_ref(),
             kept: work.kept,
+            sandbox_paths: &mut |sink| {
+                let paths = self.sandbox_paths(sink);
+                paths.map_err(|error| unknown = Some(error)).ok()
+            },
         };
         let report = run::realise(&options, wanted, sink, &mut links);
+        if let Some(error) = unknown {
+            return Err(error);
+        }
         report
             .map(|report| finished(&report))
             .map_err(|error| failure::run(error, self.asked))
@@ -223,7 +230,7 @@ impl Session<'_> {
             let error = Error::usage("definitions are bytes, not for a terminal");
             return Err(error.hint("`--format llb-text` is for reading"));
         }
-        let options = self.options(run, sink)?;
+        let options = self.options(run)?;
         let planned = run::plan(&options, &evaluated.wanted, evaluated.pipeline.as_ref());
         let planned = planned.map_err(|error| failure::run(error, self.asked))?;
         let view = show::View {
@@ -232,8 +239,9 @@ impl Session<'_> {
             effects: &planned.effects,
             built_while_evaluating: &evaluated.built_while_evaluating,
         };
-        let ops = || {
-            run::ops(&options, &planned, evaluated.pipeline.as_ref())
+        let mut ops = || {
+            let paths = self.sandbox_paths(sink)?;
+            run::ops(&options, &planned, evaluated.pipeline.as_ref(), &paths)
                 .map_err(|error| failure::run(error, self.asked))
         };
         Ok(match format {
@@ -301,7 +309,7 @@ impl Session<'_> {
         Ok(facts)
     }
 
-    fn options(&self, run: String, sink: &mut dyn Sink) -> Result<run::Options, Error> {
+    fn options(&self, run: String) -> Result<run::Options, Error> {
         let program = std::env::current_exe().map_err(|source| Error::new(Kind::Other, source))?;
         let nix_dir = |store: &Store| NixDir::new(store.nix_dir());
         Ok(run::Options {
@@ -321,7 +329,6 @@ impl Session<'_> {
             },
             timeout: self.how.timeout,
             silence: self.how.silence,
-            sandbox_paths: self.sandbox_paths(sink)?,
             systems: systems::here(),
             program,
             temporary: std::env::temp_dir(),
@@ -329,58 +336,6 @@ impl Session<'_> {
             cancel: self.asked.cancel(),
             signal: self.asked.number(),
         })
-    }
-
-    /// What was typed, else what the installed nix is set to; optional ones only if they are there.
-    fn sandbox_paths(&self, sink: &mut dyn Sink) -> Result<Vec<tunnel::SandboxPath>, Error> {
-        let paths = match &self.how.sandbox_paths {
-            Some(paths) => paths.clone(),
-            None => self.nix_sandbox_paths(sink),
-        };
-        let mut present = vec![];
-        for SandboxPath {
-            target,
-            source,
-            optional,
-        } in paths
-        {
-            if !source.exists() {
-                if optional {
-                    continue;
-                }
-                let text = format!("the sandbox path `{}` does not exist", source.display());
-                return Err(
-                    Error::new(Kind::Other, text).hint("with `?` behind it, it may be missing")
-                );
-            }
-            let text = |path: PathBuf| {
-                path.into_os_string()
-                    .into_string()
-                    .map_err(|path| Error::usage(format!("`{}` is not UTF-8", path.display())))
-            };
-            present.push(tunnel::SandboxPath {
-                target: text(target)?,
-                source: text(source)?,
-            });
-        }
-        Ok(present)
-    }
-
-    /// The installed nix's setting; none where no nix is.
-    fn nix_sandbox_paths(&self, sink: &mut dyn Sink) -> Vec<SandboxPath> {
-        let search = self.around.variables.get("PATH").map(OsString::as_os_str);
-        let Some(nix) = eval::nix::on_search_path("nix", search) else {
-            return vec![];
-        };
-        match super::nix_setting::sandbox_paths(&nix, &self.how.nix_options) {
-            Ok(paths) => paths,
-            Err(error) => {
-                let text = format!("the setting `sandbox-paths` of nix is not used: {error}");
-                let hint = Some("say what builders may see with `--sandbox-paths`".to_owned());
-                sink.event(&Event::Warning { text, hint });
-                vec![]
-            }
-        }
     }
 }
 
@@ -390,6 +345,13 @@ fn readable(ops: &[Vec<u8>]) -> String {
         llb::text::render(&decoded)
     });
     texts.collect::<Vec<_>>().join("\n")
+}
+
+fn warn_of(impure: bool, sink: &mut dyn Sink) {
+    if impure {
+        let text = "a file is evaluated impure: it may depend on this machine".to_owned();
+        sink.event(&Event::Warning { text, hint: None });
+    }
 }
 
 fn told(evaluated: &Evaluated, targets: usize, started: Instant, sink: &mut dyn Sink) {

@@ -64,8 +64,6 @@ pub struct Options {
     pub timeout: Option<Duration>,
     /// How long either may be silent.
     pub silence: Option<Duration>,
-    /// What of the machine builders see besides.
-    pub sandbox_paths: Vec<SandboxPath>,
     /// What can be built here.
     pub systems: Systems,
     /// This executable.
@@ -237,7 +235,6 @@ pub fn plan(
 }
 
 /// What a run is about.
-#[derive(Debug)]
 pub struct Evaluated<'a> {
     /// Derivations.
     pub wanted: &'a [Wanted],
@@ -246,7 +243,13 @@ pub struct Evaluated<'a> {
     /// Keeps collectors from what was evaluated; let go as soon as the run has what it needs in
     /// the build store, and roots there.
     pub kept: Option<GcLock>,
+    /// Finds out what of the machine builders see besides; asked only if there is something to do,
+    /// because the answer takes a process of Nix. None ends the run: the caller knows why.
+    pub sandbox_paths: &'a mut SandboxPaths<'a>,
 }
+
+/// See [`Evaluated::sandbox_paths`].
+pub type SandboxPaths<'a> = dyn FnMut(&mut dyn Sink) -> Option<Vec<SandboxPath>> + 'a;
 
 /// Runs: builds what is missing, then the effects.
 ///
@@ -263,6 +266,7 @@ pub fn realise(
         wanted,
         pipeline,
         kept,
+        sandbox_paths,
     } = evaluated;
     let data = pipeline.map(|run| &run.pipeline);
     let graph = read_graph(options, wanted, data)?;
@@ -280,6 +284,9 @@ pub fn realise(
     });
     import(options, &mut session, &plan, &effects, &valid, sink)?;
     drop(kept);
+    if counts.build > 0 || !effects.effects.is_empty() {
+        session.show(sandbox_paths(sink).ok_or(Error::Cancelled)?)?;
+    }
     let planned = Planned {
         graph,
         plan,
@@ -307,7 +314,9 @@ fn read_graph(
 ) -> Result<Graph, Error> {
     let mut all = wanted.to_vec();
     if let Some(pipeline) = pipeline {
-        all.extend(plan::effects::wanted(pipeline));
+        // A pipeline's builds are usually what is wanted, too.
+        let more = plan::effects::wanted(pipeline);
+        all.extend(more.into_iter().filter(|one| !wanted.contains(one)));
     }
     let files = material::Files {
         dirs: &options.sources,

@@ -14,6 +14,7 @@ use crate::pipeline::Pipeline;
 use crate::plan::{Decision, NodeIndex};
 use crate::run::start::reach;
 use crate::run::{Error, Options, Planned};
+use crate::tunnel::SandboxPath;
 
 /// The nonce of every op that is only looked at.
 const NONCE: &str = "plan";
@@ -23,8 +24,9 @@ pub fn ops(
     options: &Options,
     planned: &Planned,
     pipeline: Option<&Pipeline>,
+    sandbox_paths: &[SandboxPath],
 ) -> Result<Vec<Vec<u8>>, Error> {
-    let lowering = lowering(options)?;
+    let lowering = lowering(options, sandbox_paths)?;
     let mut ops = vec![lowering.store(NONCE)?];
     for node in &planned.plan.order {
         if matches!(planned.plan.node(*node).decision, Decision::Build(_)) {
@@ -48,11 +50,14 @@ pub fn ops(
 }
 
 /// What all ops of a run have in common.
-pub(super) fn lowering(options: &Options) -> Result<Lowering, Error> {
+pub(super) fn lowering(
+    options: &Options,
+    sandbox_paths: &[SandboxPath],
+) -> Result<Lowering, Error> {
     Ok(Lowering {
         shape: options.shape,
         agent: agent_id(&options.program).map_err(Error::Prepare)?,
-        sandbox_paths: if options.sandbox_paths.is_empty() {
+        sandbox_paths: if sandbox_paths.is_empty() {
             SandboxPaths::Absent
         } else {
             SandboxPaths::Device

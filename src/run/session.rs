@@ -13,9 +13,9 @@ use crate::engine::{Engine, EngineEvent, Op, OpExit, SecretValue};
 use crate::nix::StorePath;
 use crate::run::connection::{Happening, Speaker, listen};
 use crate::run::material::Material;
-use crate::run::prepare::{Directory, prepare_store, start_engine};
+use crate::run::prepare::{Directory, prepare_store, sandbox_device, start_engine};
 use crate::run::{Error, Options, ops};
-use crate::tunnel::{FromAgent, PathFacts, QueryScope, ToAgent};
+use crate::tunnel::{FromAgent, PathFacts, QueryScope, SandboxPath, ToAgent};
 
 /// How long an answer may take once the run is to stop.
 const PATIENCE: Duration = Duration::from_secs(2);
@@ -29,6 +29,8 @@ pub(super) struct Session<'a> {
     options: &'a Options,
     /// How ops are made.
     pub(super) lowering: Lowering,
+    /// What of the machine builders see.
+    pub(super) sandbox_paths: Vec<SandboxPath>,
     engine: Embedded,
     happenings: Receiver<Happening>,
     /// Keeps the channel open for the threads that read.
@@ -58,7 +60,7 @@ impl<'a> Session<'a> {
         listen(listener, tell.clone());
         prepare_store(options)?;
         let engine = start_engine(options, &directory, &front, &tell)?;
-        let lowering = ops::lowering(options)?;
+        let lowering = ops::lowering(options, &[])?;
         let mut pending = Pending {
             engine,
             happenings,
@@ -75,6 +77,7 @@ impl<'a> Session<'a> {
         Ok(Self {
             options,
             lowering,
+            sandbox_paths: Vec::new(),
             engine: pending.engine,
             happenings: pending.happenings,
             _tell: tell,
@@ -85,6 +88,17 @@ impl<'a> Session<'a> {
             over: false,
             _directory: directory,
         })
+    }
+
+    /// Lets builders see these paths from now on.
+    pub(super) fn show(&mut self, paths: Vec<SandboxPath>) -> Result<(), Error> {
+        self.lowering = ops::lowering(self.options, &paths)?;
+        if !paths.is_empty() {
+            let device = sandbox_device(self.options.shape, &paths);
+            self.engine.offer(device)?;
+        }
+        self.sandbox_paths = paths;
+        Ok(())
     }
 
     /// Returns a nonce that no other op of any run has.

@@ -104,6 +104,11 @@ impl Embedded {
         self.socket.write_all(&encode(frame)).map_err(Error::Gone)
     }
 
+    /// Lets ops that start from now on ask for a device, too.
+    pub fn offer(&mut self, device: Device) -> Result<(), Error> {
+        self.say(&ToHelper::Offer { device })
+    }
+
     /// The helper's process id.
     pub fn helper_id(&self) -> u32 {
         self.helper.id()
