@@ -160,12 +160,12 @@ fn evaluation_waits_for_a_collection_and_can_be_interrupted() {
     let lock = fs_err::File::open(place.at("store/nix/var/nix/gc.lock")).unwrap();
     rustix::fs::flock(&lock, rustix::fs::FlockOperation::LockExclusive).unwrap();
     let build = |attribute| {
-        let mut command = nix.pontoon(&["build", "-A", attribute, "--no-link", "-f"]);
-        Running::start(command.arg(&file))
+        let mut command = nix.pontoon(&["build", "-A", attribute, "--no-link"]);
+        Running::start(command.arg("-f").arg(&file))
     };
     let mut first = build("before");
     std::thread::sleep(Duration::from_millis(500));
-    assert!(!first.has_ended());
+    assert!(!first.has_ended(), "a collector is at work");
     first.signal(rustix::process::Signal::INT);
     first.end().code(130).says("garbage collection");
     let second = build("before");

@@ -90,7 +90,6 @@ impl<'p> Scene<'p> {
     /// The names of the valid outputs.
     fn valid(&self) -> BTreeSet<String> {
         let paths = rows(self.nix.root()).into_keys();
-        let paths = paths.filter(|path| !path.ends_with(".drv"));
         paths
             .filter_map(|path| Some(path.rsplit_once('-')?.1.to_owned()))
             .collect()

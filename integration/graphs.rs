@@ -2,6 +2,7 @@
 //! has it.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Write as _;
 
 use fs_err as fs;
 use serde_json::Value;
@@ -81,7 +82,8 @@ fn validate(nix: &Nix<'_>, place: &Place, paths: &[&String]) {
     for path in paths {
         fs::write(nix.physical(path), "text").unwrap();
         // Path, hash and size of its NAR, deriver, count of references: none of it is looked at.
-        text += &format!("{path}\n{}\n120\n\n0\n", "0".repeat(64));
+        let hash = "0".repeat(64);
+        write!(text, "{path}\n{hash}\n120\n\n0\n").expect("a string takes all");
     }
     let file = place.write("registration", text);
     let mut load = place.command("sh");

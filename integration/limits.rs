@@ -1,10 +1,12 @@
 //! Limits and failures: how they end what runs, what they mean for the rest, and the exit codes.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::Command;
 use std::time::Duration;
 
-use super::support::{BuildUsers, Nix, Place, Ran, Running, Seed, User, count, run, sandbox_paths};
+use super::support::{
+    BuildUsers, Nix, Place, Ran, Running, Seed, User, count, run, sandbox_paths, until,
+};
 
 /// Derivations that end in every way there is; each combination has an exit code of Nix's.
 const EXPRESSION: &str = r#"
@@ -231,53 +233,50 @@ fn limits_end_effects() {
     place.assert_no_process_left(Duration::from_secs(5));
 }
 
-/// A command in a user namespace where no other may be made, as `user.max_user_namespaces=0` has
-/// it for a whole machine; run by an ordinary user there.
-fn confined(place: &Place, program: &Path, arguments: &[&str], uid: u32) -> Command {
+/// Runs a command in a user namespace where no other may be made, as `user.max_user_namespaces=0`
+/// has it for a whole machine: the user's copy of the executable, as this uid.
+fn confined(place: &Place, user: &User<'_>, uid: u32, arguments: &[&str]) -> Ran {
     let script = format!(
-        "echo 0 > /proc/sys/user/max_user_namespaces && \
+        "until [ $(id -u) = 0 ]; do sleep 0.02; done
+         # A program that root starts has root's capabilities; this shell was there before.
+         sh -c 'echo 0 > /proc/sys/user/max_user_namespaces' || exit 99
          exec setpriv --reuid={uid} --regid={uid} --clear-groups \"$@\""
     );
     let mut command = place.command("unshare");
-    command.args(["--user", "--map-users=0,0,65536", "--map-groups=0,0,65536"]);
-    command
-        .args(["sh", "-c", &script, "sh"])
-        .arg(program)
-        .args(arguments);
-    command
+    command.args(["--user", "sh", "-c", &script, "sh"]);
+    let program = user.pontoon(&[]).get_program().to_owned();
+    command.arg(program).args(arguments);
+    let running = Running::start(command.env("HOME", user.home()));
+    let proc = PathBuf::from(format!("/proc/{}", running.pid()));
+    let own = fs_err::read_link("/proc/self/ns/user").unwrap();
+    until("it is in a namespace of its own", || {
+        fs_err::read_link(proc.join("ns/user")).is_ok_and(|namespace| namespace != own)
+    });
+    // Every id is itself.
+    for map in ["gid_map", "uid_map"] {
+        fs_err::write(proc.join(map), "0 0 4294967295").unwrap();
+    }
+    running.end()
 }
 
 #[test]
 fn where_no_user_namespace_can_be_made_the_message_says_what_to_do() {
     let place = Place::new();
+    let file = place.write("failures.nix", EXPRESSION);
+    let file = file.display().to_string();
     for user in [User::without_range(&place), User::with_range(&place)] {
-        let file = place.write("failures.nix", EXPRESSION);
-        let program = PathBuf::from(user.pontoon(&[]).get_program());
         let store = user.home().join("store").display().to_string();
-        let file = file.display().to_string();
-        let arguments = [
-            "build",
-            "-f",
-            &file,
-            "-A",
-            "good",
-            "--no-link",
-            "--store",
-            &store,
-        ];
-        let mut command = confined(&place, &program, &arguments, user.uid());
-        command.env("HOME", user.home());
-        let ran = Running::start(&mut command).end().code(7);
-        assert!(
-            ran.stderr.contains("the engine cannot be used"),
-            "{}",
-            ran.report()
-        );
-        assert!(
-            ran.stderr.contains("max_user_namespaces"),
-            "{}",
-            ran.report()
-        );
+        let wanted = ["-A", "good", "--no-link", "--store", &store];
+        let arguments = [&["build", "-f", &file], wanted.as_slice()].concat();
+        for uid in [user.uid(), 0] {
+            let ran = confined(&place, &user, uid, &arguments).code(7);
+            for text in [
+                "the engine cannot be used",
+                "sysctl user.max_user_namespaces=",
+            ] {
+                assert!(ran.stderr.contains(text), "{}", ran.report());
+            }
+        }
         place.assert_no_process_left(Duration::from_secs(5));
     }
 }

@@ -20,5 +20,7 @@ mod graphs;
 mod harness;
 mod kills;
 mod limits;
+mod outputs;
+mod pipelines;
 mod support;
 mod users;

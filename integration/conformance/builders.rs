@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::super::support::count;
-use super::setting::{WAYS, Way, Who};
+use super::setting::{Way, Who};
 use super::{
     Nix, Place, SETTINGS, Setting, Ways, assert_equal_stores, assert_nix_agrees, files,
     instantiate, logs, rows, run,
@@ -93,7 +93,7 @@ fn builders_do_what_they_do_in_nix() {
     let printed = logs(&ways.nix, &drvs);
     assert!(printed.len() > 1_000_000);
     for setting in SETTINGS {
-        for way in ways_of_the_gate() {
+        for way in ways_of_the_gate(setting) {
             let store = ways.store(setting, way);
             if way == Way::Same {
                 fixture.instantiate(&ways.nix.on(&store), "good");
@@ -105,7 +105,7 @@ fn builders_do_what_they_do_in_nix() {
             let _proxy = ways.proxy(setting, way, &mut command);
             run(&mut command).ok();
             assert_equal_stores(&store, ways.nix.root(), unlike(setting));
-            if way == Way::Same {
+            if way == Way::Proxied {
                 assert_hard_links(&store);
                 assert_eq!(logs(&ways.nix.on(&store), &drvs), printed);
                 assert_own_log(&ways, setting, &store, &megabyte);
@@ -116,14 +116,10 @@ fn builders_do_what_they_do_in_nix() {
     fixture.place.assert_no_process_left(Duration::from_secs(5));
 }
 
-/// In the gate without the middle one, which the last one holds.
-fn ways_of_the_gate() -> Vec<Way> {
-    let all = count(WAYS.len() - 1, WAYS.len());
-    WAYS.into_iter()
-        .rev()
-        .take(all - 1)
-        .chain([Way::Same])
-        .collect()
+/// In the gate the way that holds the others, and for root its opposite too.
+fn ways_of_the_gate(setting: Setting) -> Vec<Way> {
+    let opposite = count(usize::from(setting.who == Who::Root), 2);
+    [Way::Proxied, Way::Same, Way::Apart][..=opposite].to_vec()
 }
 
 /// An ordinary user without other ids owns the sandbox's root, also with Nix.
@@ -349,14 +345,21 @@ fn the_inputs_of_an_ordinary_user_are_read_only() {
     let fixture = Fixture::new();
     let ways = fixture.ways();
     let reference = ways.reference(Who::Bare);
-    let drv = fixture.instantiate(&reference, "other")["input"].clone();
-    run(&mut ways.nix_command(Who::Bare, "nix-store", &["--realise", &drv])).ok();
-    fixture.instantiate(&ways.nix, "other");
-    let text = |store: &Path| fs_err::read_to_string(output(store, "input")).unwrap();
-    assert_eq!(text(reference.root()), "65534\nchanged\n");
+    let input = fixture.instantiate(&reference, "other")["input"].clone();
+    let unreachable = fixture.instantiate(&reference, "good")["unreachable"].clone();
+    let drvs = [input.as_str(), &unreachable];
+    // The first changes an input in Nix's store, so it must be the last there.
+    for drv in drvs.iter().rev() {
+        run(&mut ways.nix_command(Who::Bare, "nix-store", &["--realise", drv])).ok();
+    }
+    for group in ["good", "other"] {
+        fixture.instantiate(&ways.nix, group);
+    }
+    let text = |store: &Path, name| fs_err::read_to_string(output(store, name)).unwrap();
+    assert_eq!(text(reference.root(), "input"), "65534\nchanged\n");
     for setting in SETTINGS {
         let store = ways.store(setting, Way::Apart);
-        run(&mut ways.build(setting, Way::Apart, &store, &[&drv])).ok();
+        run(&mut ways.build(setting, Way::Apart, &store, &drvs)).ok();
         let owner = match setting {
             Setting { who: Who::Bare, .. } => "1000",
             Setting {
@@ -364,7 +367,10 @@ fn the_inputs_of_an_ordinary_user_are_read_only() {
             } => "65534",
             Setting { .. } => "0",
         };
-        assert_eq!(text(&store), format!("{owner}\nkept\n"));
+        assert_eq!(text(&store, "input"), format!("{owner}\nkept\n"));
+        // In his sandbox the root is his own, also with Nix.
+        let is_as_his = text(&store, "unreachable") == text(reference.root(), "unreachable");
+        assert_eq!(is_as_his, setting.who == Who::Bare, "{setting:?}");
     }
 }
 

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use super::super::support::Seed;
+use super::super::support::{Place, Seed, run};
 
 /// A proxy that runs until the test ends.
 pub(crate) struct Proxy {
@@ -32,7 +32,7 @@ impl Proxy {
         let (target, count) = (back.clone(), carried.clone());
         std::thread::spawn(move || {
             for agent in listener.incoming() {
-                carry(agent.unwrap(), &target, &count);
+                carry(&agent.unwrap(), &target, &count);
             }
         });
         Self {
@@ -53,11 +53,11 @@ impl Proxy {
     }
 }
 
-fn carry(agent: UnixStream, target: &Path, count: &Arc<AtomicUsize>) {
+fn carry(agent: &UnixStream, target: &Path, count: &Arc<AtomicUsize>) {
     let Ok(conductor) = UnixStream::connect(target) else {
         return;
     };
-    let streams = [(&agent, &conductor, "up"), (&conductor, &agent, "down")];
+    let streams = [(agent, &conductor, "up"), (&conductor, agent, "down")];
     for (from, to, name) in streams {
         let (from, to) = (from.try_clone().unwrap(), to.try_clone().unwrap());
         let (seed, count) = (Seed::new(name), count.clone());
@@ -90,5 +90,18 @@ fn copy(mut from: UnixStream, mut to: UnixStream, mut seed: Seed, count: &Atomic
     for stream in [from, to] {
         // It may be closed already.
         stream.shutdown(std::net::Shutdown::Both).ok();
+    }
+}
+
+#[test]
+fn a_proxy_that_makes_no_sense_is_refused() {
+    let place = Place::new();
+    let drv = "/nix/store/00000000000000000000000000000000-x.drv";
+    for value in ["/front", "/front:back", ":", "front:/back"] {
+        let mut command = place.pontoon(&["build", drv, "--no-link", "--store"]);
+        command.arg(place.at("store"));
+        run(command.env("PONTOON_TUNNEL_PROXY", value))
+            .code(2)
+            .says("FRONT:BACK");
     }
 }

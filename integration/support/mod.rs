@@ -16,7 +16,6 @@
 //! | no process of ours left behind | [`Place::assert_no_process_left`] |
 //!
 //! Nothing here knows what Pontoon should do: that is for the tests to say.
-#![expect(dead_code, reason = "the tests use each a part of it")]
 
 mod daemon;
 mod graph;

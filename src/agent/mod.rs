@@ -33,7 +33,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use link::{Link, Lost};
 use users::Users;
 
-use crate::store::attempts::{Attempt, End, Kind};
+use crate::store::attempts::{self, Attempt, End, Kind};
 use crate::store::{NixDir, Store};
 use crate::tunnel::{self, FromAgent, MachineError, ToAgent};
 
@@ -245,7 +245,13 @@ impl Agent {
         }
         loop {
             match self.link.hear()? {
-                ToAgent::Bye => return Ok(()),
+                ToAgent::Bye => {
+                    if task == Task::Store {
+                        // Old records do no harm but to take place.
+                        let _ = attempts::tidy(self.store.dir());
+                    }
+                    return Ok(());
+                }
                 // It came after the job had ended by itself, and the next one was asked for.
                 ToAgent::Cancel => {}
                 ToAgent::Build(job) => {

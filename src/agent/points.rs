@@ -84,3 +84,38 @@ impl Stock {
         let _ = rustix::fs::link(&self.file, place);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn path(name: &str) -> StorePath {
+        let digits = "0".repeat(32);
+        format!("/nix/store/{digits}-{name}").parse().unwrap()
+    }
+
+    #[test]
+    fn directories_come_back_and_outputs_stay() {
+        let root = tempfile::tempdir().unwrap();
+        let dir = NixDir::new(root.path());
+        let slot = SlotDirs::mounted(&dir, 0);
+        fs_err::create_dir_all(&slot.store).unwrap();
+        let inputs = BTreeMap::from([(path("directory"), 1), (path("file"), 2)]);
+        fs_err::create_dir_all(dir.real(&path("directory"))).unwrap();
+        fs_err::write(dir.real(&path("file")), "contents").unwrap();
+        let point = |name: &str| slot.store.join(path(name).to_basename());
+        // The first time there is no directory in stock: the cage makes it.
+        lay(&slot, &dir, inputs.keys());
+        assert_eq!(fs_err::read(point("file")).unwrap(), b"");
+        assert!(!point("directory").exists());
+        fs_err::create_dir(point("directory")).unwrap();
+        fs_err::create_dir(point("output")).unwrap();
+        put_back(&slot, &inputs);
+        assert!(!point("directory").exists());
+        assert!(point("output").is_dir());
+        fs_err::remove_file(point("file")).unwrap();
+        lay(&slot, &dir, inputs.keys());
+        assert!(point("directory").is_dir());
+        assert_eq!(fs_err::read(point("file")).unwrap(), b"");
+    }
+}

@@ -173,7 +173,9 @@ impl Room<'_> {
         };
         let cage = match self.shape {
             Shape::Strong => {
-                points::lay(self.slot, self.dir, self.closure.keys());
+                if self.writes == Writes::Slot {
+                    points::lay(self.slot, self.dir, self.closure.keys());
+                }
                 Some(self.cage())
             }
             Shape::Plain => {

@@ -90,6 +90,12 @@ impl Watch<'_> {
         let started = Instant::now();
         let mut last_output = started;
         loop {
+            // What came together with the job is here already, and makes nothing readable.
+            match self.link.heard()? {
+                None => {}
+                Some(ToAgent::Cancel | ToAgent::Bye) => return Ok(Some(End::Cancelled)),
+                Some(_) => return Err(Lost::OutOfPlace { what: "a job" }.into()),
+            }
             let now = Instant::now();
             if let Some(seconds) = self.limits.timeout
                 && now - started >= Duration::from_secs(seconds)
@@ -115,11 +121,6 @@ impl Watch<'_> {
             let ready = self.wait_for_something(deadline.map(|deadline| deadline - now))?;
             if ready.link {
                 self.link.pump()?;
-                match self.link.heard()? {
-                    None => {}
-                    Some(ToAgent::Cancel | ToAgent::Bye) => return Ok(Some(End::Cancelled)),
-                    Some(_) => return Err(Lost::OutOfPlace { what: "a job" }.into()),
-                }
             }
             if ready.terminal {
                 match self.read_terminal()? {

@@ -20,6 +20,14 @@ pub fn evaluation(error: eval::Error, asked: &Asked) -> Error {
     Error::new(kind, error)
 }
 
+/// Git could not be asked for facts.
+pub fn git(error: eval::process::Error, asked: &Asked) -> Error {
+    match error {
+        eval::process::Error::Cancelled => interrupted(asked),
+        error => Error::new(Kind::Evaluation, error),
+    }
+}
+
 /// There is no nix, or it is of no use.
 pub fn nix(error: eval::nix::Error, asked: &Asked) -> Error {
     if asked.signal().is_some() {

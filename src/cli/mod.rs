@@ -9,6 +9,7 @@
 
 pub mod apart;
 pub mod args;
+pub mod asking;
 pub mod collector;
 pub mod commands;
 pub mod engine;
@@ -19,13 +20,13 @@ pub mod nix_setting;
 pub mod out_link;
 pub mod output;
 pub mod request;
-pub mod sandbox_paths;
 pub mod secrets;
 pub mod session;
 pub mod settings;
 pub mod signals;
 pub mod surroundings;
 pub mod systems;
+pub mod visible;
 
 use std::process::ExitCode;
 

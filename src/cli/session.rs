@@ -12,11 +12,11 @@ use super::args::{Fact, Shape};
 use super::engine::Engine;
 use super::error::{Error, Kind};
 use super::output::Stream;
-use super::request::{Argument, Nix, PipelineRequest, PipelineSource, Request, Source};
+use super::request::{Nix, PipelineRequest, PipelineSource, Request, Source};
 use super::settings::{How, OnFailure, Store, Where};
 use super::signals::Asked;
 use super::surroundings::Surroundings;
-use super::{collector, failure, sandbox_paths, secrets, systems};
+use super::{asking, collector, failure, secrets, systems};
 use crate::eval::{self, EvalStore, Evaluator};
 use crate::event::{Event, Sink, VERSION};
 use crate::nix::{StorePath, Wanted};
@@ -104,7 +104,7 @@ impl Session<'_> {
     /// Evaluates installables to derivations and wanted outputs.
     pub fn evaluate(&self, request: &Request, sink: &mut dyn Sink) -> Result<Evaluated, Error> {
         let started = Instant::now();
-        let asked = evaluation(request)?;
+        let asked = asking::evaluation(request)?;
         for installable in &request.installables {
             let installable = match &request.source {
                 Source::Flakes => installable.clone(),
@@ -121,10 +121,7 @@ impl Session<'_> {
             let answer = answer.map_err(|error| failure::evaluation(error, self.asked))?;
             (answer, kept)
         };
-        if evaluated.impure {
-            let text = "a file is evaluated impure: it may depend on this machine".to_owned();
-            sink.event(&Event::Warning { text, hint: None });
-        }
+        warn_of(evaluated.impure, sink);
         let evaluated = Evaluated {
             wanted: evaluated.wanted,
             pipeline: None,
@@ -150,7 +147,7 @@ impl Session<'_> {
                 format!("{flake}#{}", request.name),
             ),
             PipelineSource::File(file) => (
-                directory_of(file),
+                asking::directory_of(file),
                 format!("{file} {}", request.name).trim_end().to_owned(),
             ),
             PipelineSource::Expression(_) => (
@@ -161,11 +158,12 @@ impl Session<'_> {
         let facts = self.facts(directory, given)?;
         sink.event(&Event::Evaluating { installable });
         let asked = eval::PipelineRequest {
-            source: pipeline_source(request),
+            source: asking::pipeline_source(request),
             name: request.name.clone(),
             facts,
-            system: system(&request.nix),
+            system: asking::system(&request.nix),
         };
+        let impure = matches!(request.source, PipelineSource::File(_));
         let answer = evaluator.pipeline(&asked, &mut |_| ());
         let answer = answer.map_err(|error| failure::evaluation(error, self.asked))?;
         let read = pipeline::from_json(&request.name, &answer.json).map_err(failure::pipeline)?;
@@ -175,6 +173,7 @@ impl Session<'_> {
             built_while_evaluating: answer.built_while_evaluating,
             kept,
         };
+        warn_of(impure, sink);
         told(&evaluated, evaluated.wanted.len(), started, sink);
         Ok(evaluated)
     }
@@ -188,7 +187,7 @@ impl Session<'_> {
         sink: &mut dyn Sink,
         keep: &mut dyn FnMut(&Finished) -> Vec<PathBuf>,
     ) -> Result<Finished, Error> {
-        let options = self.options(run, sink)?;
+        let options = self.options(run)?;
         let pipeline = work.pipeline.map(|(pipeline, values)| run::PipelineRun {
             pipeline,
             secrets: values
@@ -197,12 +196,20 @@ impl Session<'_> {
                 .collect(),
         });
         let mut links = |report: &run::Report| keep(&finished(report));
+        let mut unknown = None;
         let wanted = run::Evaluated {
             wanted: &work.wanted,
             pipeline: pipeline.as_ref(),
             kept: work.kept,
+            sandbox_paths: &mut |sink| {
+                let paths = self.sandbox_paths(sink);
+                paths.map_err(|error| unknown = Some(error)).ok()
+            },
         };
         let report = run::realise(&options, wanted, sink, &mut links);
+        if let Some(error) = unknown {
+            return Err(error);
+        }
         report
             .map(|report| finished(&report))
             .map_err(|error| failure::run(error, self.asked))
@@ -220,7 +227,7 @@ impl Session<'_> {
             let error = Error::usage("definitions are bytes, not for a terminal");
             return Err(error.hint("`--format llb-text` is for reading"));
         }
-        let options = self.options(run, sink)?;
+        let options = self.options(run)?;
         let planned = run::plan(&options, &evaluated.wanted, evaluated.pipeline.as_ref());
         let planned = planned.map_err(|error| failure::run(error, self.asked))?;
         let view = show::View {
@@ -229,8 +236,9 @@ impl Session<'_> {
             effects: &planned.effects,
             built_while_evaluating: &evaluated.built_while_evaluating,
         };
-        let ops = || {
-            run::ops(&options, &planned, evaluated.pipeline.as_ref())
+        let mut ops = || {
+            let paths = self.sandbox_paths(sink)?;
+            run::ops(&options, &planned, evaluated.pipeline.as_ref(), &paths)
                 .map_err(|error| failure::run(error, self.asked))
         };
         Ok(match format {
@@ -286,7 +294,7 @@ impl Session<'_> {
             (Some(git), Some(directory)) => {
                 let cancel = self.asked.cancel();
                 eval::facts::from_git(&git, &directory, &environment(), &cancel)
-                    .map_err(|source| Error::new(Kind::Evaluation, source))?
+                    .map_err(|error| failure::git(error, self.asked))?
             }
             _ => BTreeMap::new(),
         };
@@ -308,7 +316,7 @@ impl Session<'_> {
         }
     }
 
-    fn options(&self, run: String, sink: &mut dyn Sink) -> Result<run::Options, Error> {
+    fn options(&self, run: String) -> Result<run::Options, Error> {
         let program = std::env::current_exe().map_err(|source| Error::new(Kind::Other, source))?;
         let nix_dir = |store: &Store| NixDir::new(store.nix_dir());
         Ok(run::Options {
@@ -329,7 +337,6 @@ impl Session<'_> {
             },
             timeout: self.how.timeout,
             silence: self.how.silence,
-            sandbox_paths: sandbox_paths::decide(self, sink)?,
             systems: systems::here(),
             program,
             temporary: std::env::temp_dir(),
@@ -340,87 +347,19 @@ impl Session<'_> {
     }
 }
 
-fn evaluation(request: &Request) -> Result<eval::Request, Error> {
-    let attributes = || {
-        request
-            .installables
-            .iter()
-            .filter(|typed| !typed.is_empty())
-            .cloned()
-            .collect()
-    };
-    let source = match &request.source {
-        Source::Flakes => {
-            let parsed = request
-                .installables
-                .iter()
-                .map(|typed| eval::Installable::parse(typed));
-            let parsed = parsed.collect::<Result<_, _>>();
-            eval::Source::Installables(parsed.map_err(|source| Error::new(Kind::Usage, source))?)
-        }
-        Source::File(file) => eval::Source::File {
-            file: file.into(),
-            attributes: attributes(),
-        },
-        Source::Expression(text) => eval::Source::Expression {
-            text: text.clone(),
-            attributes: attributes(),
-        },
-    };
-    let (args, argstrs) = arguments(&request.arguments);
-    Ok(eval::Request {
-        source,
-        args,
-        argstrs,
-        system: system(&request.nix),
-    })
-}
-
-fn pipeline_source(request: &PipelineRequest) -> eval::PipelineSource {
-    let text = match &request.source {
-        PipelineSource::Flake(flake) => return eval::PipelineSource::Flake(flake.clone()),
-        PipelineSource::File(file) => eval::NixText::File(file.into()),
-        PipelineSource::Expression(text) => eval::NixText::Expression(text.clone()),
-    };
-    let (args, argstrs) = arguments(&request.arguments);
-    eval::PipelineSource::Nix {
-        text,
-        args,
-        argstrs,
-    }
-}
-
-/// Where a file lies, or the directory itself: git is asked there.
-fn directory_of(file: &str) -> Option<PathBuf> {
-    let path = PathBuf::from(file);
-    match path.parent() {
-        _ if path.is_dir() => Some(path),
-        Some(parent) if parent.as_os_str().is_empty() => Some(PathBuf::from(".")),
-        Some(parent) if parent.is_dir() => Some(parent.to_owned()),
-        _ => None,
-    }
-}
-
-type Pairs = Vec<(String, String)>;
-
-/// `--arg` and `--argstr` apart.
-fn arguments(all: &[Argument]) -> (Pairs, Pairs) {
-    let (mut args, mut argstrs) = (vec![], vec![]);
-    for argument in all.iter().cloned() {
-        match argument {
-            Argument::Expression { name, expression } => args.push((name, expression)),
-            Argument::Text { name, text } => argstrs.push((name, text)),
-        }
-    }
-    (args, argstrs)
-}
-
 fn readable(ops: &[Vec<u8>]) -> String {
     let texts = ops.iter().map(|bytes| {
         let decoded = llb::decode(bytes).expect("what was marshalled here can be decoded");
         llb::text::render(&decoded)
     });
     texts.collect::<Vec<_>>().join("\n")
+}
+
+fn warn_of(impure: bool, sink: &mut dyn Sink) {
+    if impure {
+        let text = "a file is evaluated impure: it may depend on this machine".to_owned();
+        sink.event(&Event::Warning { text, hint: None });
+    }
 }
 
 fn told(evaluated: &Evaluated, targets: usize, started: Instant, sink: &mut dyn Sink) {
@@ -448,10 +387,6 @@ fn delivered(values: BTreeMap<String, secrets::Value>) -> BTreeMap<String, engin
         .into_iter()
         .map(|(name, secret)| (name, value(secret)))
         .collect()
-}
-
-fn system(nix: &Nix) -> String {
-    nix.system.clone().unwrap_or_else(eval::host_system)
 }
 
 fn environment() -> Vec<(OsString, OsString)> {

@@ -19,7 +19,7 @@ use crate::buildkit::secrets::Vault;
 use crate::buildkit::ssh::Forward;
 use crate::buildkit::{Address, Daemon, Kind, Services, Session, SolveError, control};
 use crate::engine::lower::{self, TUNNEL};
-use crate::engine::{Engine, EngineEvent, Error, Op, OpEnd, OpExit};
+use crate::engine::{Device, Engine, EngineEvent, Error, Op, OpEnd, OpExit};
 use crate::nix::{HashAlgorithm, base32, hash_bytes};
 
 /// What the engine is made of.
@@ -104,6 +104,12 @@ impl Engine for BuildKit {
 
     fn kill(&mut self, nonce: &str) -> Result<(), Error> {
         self.say(Word::Kill(nonce.to_owned()))
+    }
+
+    /// A daemon's devices are its own.
+    fn offer(&mut self, device: Device) -> Result<(), Error> {
+        let what = format!("the device `{}`", device.name);
+        Err(Error::NotOnBuildKit { what })
     }
 }
 

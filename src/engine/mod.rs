@@ -119,6 +119,9 @@ pub trait Engine {
 
     /// Kills an op at once.
     fn kill(&mut self, nonce: &str) -> Result<(), Error>;
+
+    /// Lets ops that start from now on ask for a device, too.
+    fn offer(&mut self, device: Device) -> Result<(), Error>;
 }
 
 /// A part of the machine an op may ask for by a CDI name.

@@ -177,7 +177,7 @@ impl Narrator {
             }
             Outcome::Built { .. } => good("built"),
             Outcome::Succeeded => good("succeeded"),
-            Outcome::AlreadyValid => vec![format!("valid {named}: another program built it")],
+            Outcome::AlreadyValid => vec![format!("valid {named}: built elsewhere meanwhile")],
             Outcome::Cancelled => vec![format!("{} {named}", self.ink(Ink::Warn, "cancelled"))],
             Outcome::DependencyFailed { because } => {
                 let word = self.ink(Ink::Warn, "dependency failed");
@@ -315,7 +315,7 @@ mod tests {
         warning: no binary cache is asked: 5 derivations might have been there
         hint: `pontoon plan` lists them
         built hello-2.12 in 3.1 s
-        valid zlib-1.3: another program built it
+        valid zlib-1.3: built elsewhere meanwhile
         failed broken after 1 min 1 s: exit code 1
           the last 2 lines of its log:
           > cc: no input files

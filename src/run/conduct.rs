@@ -124,6 +124,7 @@ impl<'a, 's> Conductor<'a, 's> {
                 .session
                 .lease(u32::try_from(count).unwrap_or(u32::MAX))?;
         }
+        let mut storeless = None;
         loop {
             self.notice_cancel();
             let wake = self.schedule.wake(Instant::now());
@@ -134,11 +135,19 @@ impl<'a, 's> Conductor<'a, 's> {
             let patience = wake
                 .map_or(Duration::from_millis(100), |when| when - Instant::now())
                 .min(Duration::from_millis(100));
-            if let Some(happening) = self.session.next(patience)? {
-                self.hear(happening);
+            match self.session.next(patience) {
+                Ok(Some(happening)) => self.hear(happening),
+                Ok(None) => {}
+                Err(error) => self.lost = Some(error),
             }
-            if let Some(error) = self.lost.take() {
-                return Err(error);
+            match self.lost.take() {
+                // Nobody keeps house any more, but what runs can still be ended in good order.
+                Some(error @ Error::Store { .. }) if storeless.is_none() => {
+                    storeless = Some(error);
+                    self.stop();
+                }
+                Some(error) => return Err(error),
+                None => {}
             }
             self.lose_patience()?;
         }
@@ -147,7 +156,7 @@ impl<'a, 's> Conductor<'a, 's> {
                 let _ = speaker.say(&ToAgent::Bye);
             }
         }
-        Ok(())
+        storeless.map_or(Ok(()), Err)
     }
 
     /// Gives every node its outcome when nothing is left that could run it.

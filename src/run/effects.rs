@@ -129,7 +129,7 @@ impl Conductor<'_, '_> {
             secrets: effect.secrets.keys().cloned().collect(),
             timeout: timeout.map(|limit| limit.as_secs()),
             silence: self.options.silence.map(|limit| limit.as_secs()),
-            sandbox_paths: self.options.sandbox_paths.clone(),
+            sandbox_paths: self.session.sandbox_paths.clone(),
         }
     }
 }

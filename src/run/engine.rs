@@ -26,11 +26,11 @@ pub enum EngineChoice {
 }
 
 /// Says what all ops of the run have in common.
-pub(super) fn lowering(options: &Options) -> Result<Lowering, Error> {
+pub(super) fn lowering(options: &Options, paths: &[SandboxPath]) -> Result<Lowering, Error> {
     let (agent, sandbox_paths) = match options.engine {
         EngineChoice::Embedded => (
             embedded::agent_id(&options.program).map_err(Error::Prepare)?,
-            if options.sandbox_paths.is_empty() {
+            if paths.is_empty() {
                 SandboxPaths::Absent
             } else {
                 SandboxPaths::Device
@@ -38,7 +38,7 @@ pub(super) fn lowering(options: &Options) -> Result<Lowering, Error> {
         ),
         EngineChoice::BuildKit { .. } => (
             buildkit::agent_id(&options.program).map_err(Error::Prepare)?,
-            SandboxPaths::Store(in_store(&options.sandbox_paths)?),
+            SandboxPaths::Store(in_store(paths)?),
         ),
     };
     Ok(Lowering {

@@ -68,8 +68,6 @@ pub struct Options {
     pub timeout: Option<Duration>,
     /// How long either may be silent.
     pub silence: Option<Duration>,
-    /// What of the machine builders see besides.
-    pub sandbox_paths: Vec<SandboxPath>,
     /// What can be built here.
     pub systems: Systems,
     /// This executable.
@@ -241,7 +239,6 @@ pub fn plan(
 }
 
 /// What a run is about.
-#[derive(Debug)]
 pub struct Evaluated<'a> {
     /// Derivations.
     pub wanted: &'a [Wanted],
@@ -250,7 +247,13 @@ pub struct Evaluated<'a> {
     /// Keeps collectors from what was evaluated; let go as soon as the run has what it needs in
     /// the build store, and roots there.
     pub kept: Option<GcLock>,
+    /// Finds out what of the machine builders see besides; asked only if there is something to do,
+    /// because the answer takes a process of Nix. None ends the run: the caller knows why.
+    pub sandbox_paths: &'a mut SandboxPaths<'a>,
 }
+
+/// See [`Evaluated::sandbox_paths`].
+pub type SandboxPaths<'a> = dyn FnMut(&mut dyn Sink) -> Option<Vec<SandboxPath>> + 'a;
 
 /// Runs: builds what is missing, then the effects.
 ///
@@ -267,12 +270,13 @@ pub fn realise(
         wanted,
         pipeline,
         kept,
+        sandbox_paths,
     } = evaluated;
     let data = pipeline.map(|run| &run.pipeline);
     let graph = read_graph(options, wanted, data)?;
     let effects = connect(&graph, data)?;
     let mut session = Session::open(options)?;
-    let valid = probe(options, &mut session, &graph, &effects)?;
+    let mut valid = probe(options, &mut session, &graph, &effects)?;
     let plan = plan::decide(&graph, &valid, &options.systems);
     refuse(&graph, &plan)?;
     let counts = plan.counts();
@@ -282,6 +286,10 @@ pub fn realise(
         build: counts.build,
         effects: effects.effects.len(),
     });
+    if counts.build > 0 || !effects.effects.is_empty() {
+        session.show(sandbox_paths(sink).ok_or(Error::Cancelled)?)?;
+        valid.extend(session.root_tools()?);
+    }
     import(options, &mut session, &plan, &effects, &valid, sink)?;
     drop(kept);
     let planned = Planned {
@@ -311,7 +319,9 @@ fn read_graph(
 ) -> Result<Graph, Error> {
     let mut all = wanted.to_vec();
     if let Some(pipeline) = pipeline {
-        all.extend(plan::effects::wanted(pipeline));
+        // A pipeline's builds are usually what is wanted, too.
+        let more = plan::effects::wanted(pipeline);
+        all.extend(more.into_iter().filter(|one| !wanted.contains(one)));
     }
     let files = material::Files {
         dirs: &options.sources,
@@ -341,7 +351,6 @@ fn probe(
     for effect in &effects.effects {
         paths.extend(effect.sources.iter().cloned());
     }
-    paths.extend(session.tools().cloned());
     let links = graph
         .roots()
         .iter()
@@ -384,10 +393,8 @@ fn import(
                 .cloned(),
         );
     }
-    if plan.counts().build > 0 || !effects.effects.is_empty() {
-        let missing = session.tools().filter(|path| !valid.contains(*path));
-        wanted.extend(missing.cloned());
-    }
+    let tools = session.tools().filter(|path| !valid.contains(*path));
+    wanted.extend(tools.cloned());
     if wanted.is_empty() {
         return Ok(());
     }

@@ -14,6 +14,7 @@ use crate::plan::{Decision, NodeIndex};
 use crate::run::engine::lowering;
 use crate::run::start::reach;
 use crate::run::{Error, Options, Planned};
+use crate::tunnel::SandboxPath;
 
 /// The nonce of every op that is only looked at.
 const NONCE: &str = "plan";
@@ -23,8 +24,9 @@ pub fn ops(
     options: &Options,
     planned: &Planned,
     pipeline: Option<&Pipeline>,
+    sandbox_paths: &[SandboxPath],
 ) -> Result<Vec<Vec<u8>>, Error> {
-    let lowering = lowering(options)?;
+    let lowering = lowering(options, sandbox_paths)?;
     let mut ops = vec![lowering.store(NONCE)?];
     for node in &planned.plan.order {
         if matches!(planned.plan.node(*node).decision, Decision::Build(_)) {

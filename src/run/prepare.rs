@@ -13,6 +13,8 @@ use crate::engine::lower::{SANDBOX_DEVICE, STORE_CACHE, STORE_DEVICE};
 use crate::engine::{Device, DeviceAccess, DeviceMount, Shape};
 use crate::run::connection::Happening;
 use crate::run::{Error, Options};
+use crate::sandbox::ids;
+use crate::tunnel::SandboxPath;
 
 /// What the directories of runs begin with.
 const PREFIX: &str = "pontoon-";
@@ -114,21 +116,24 @@ pub(super) fn start_engine(
         }
         .into());
     }
+    if options.shape == Shape::Strong
+        && users == UserMapping::Root
+        && let Some(reason) = ids::forbidden()
+    {
+        // Root needs one for each builder, whose ids are mapped.
+        return Err(crate::engine::Error::Unable { reason }.into());
+    }
     let nix_dir = options.nix_dir.path();
     let builders = accounts.builders(users, nix_dir);
     if let Some(locks) = &builders.locks {
         fs_err::create_dir_all(locks).map_err(Error::Prepare)?;
-    }
-    let mut devices = vec![builders.store_device(STORE_DEVICE, nix_dir)];
-    if !options.sandbox_paths.is_empty() {
-        devices.push(sandbox_device(options));
     }
     let config = Config {
         program: options.program.clone(),
         tunnel: tunnel.to_path_buf(),
         scratch: directory.scratch(),
         caches: BTreeMap::from([(STORE_CACHE.to_owned(), nix_dir.to_path_buf())]),
-        devices,
+        devices: vec![builders.store_device(STORE_DEVICE, nix_dir)],
         users,
     };
     let tell = tell.clone();
@@ -140,12 +145,12 @@ pub(super) fn start_engine(
 
 /// In plain the op is the room: the paths go where the builder sees them. In strong the agent
 /// carries them into each room.
-fn sandbox_device(options: &Options) -> Device {
-    let place = |target: &str| match options.shape {
+pub(super) fn sandbox_device(shape: Shape, paths: &[SandboxPath]) -> Device {
+    let place = |target: &str| match shape {
         Shape::Plain => PathBuf::from(target),
         Shape::Strong => PathBuf::from(format!("{}{target}", crate::agent::SANDBOX_PATHS)),
     };
-    let mounts = options.sandbox_paths.iter().map(|path| DeviceMount {
+    let mounts = paths.iter().map(|path| DeviceMount {
         host: PathBuf::from(&path.source),
         container: place(&path.target),
         access: DeviceAccess::ReadWrite,

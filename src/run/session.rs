@@ -12,9 +12,9 @@ use crate::engine::{Engine, EngineEvent, Op, OpExit, SecretValue};
 use crate::nix::StorePath;
 use crate::run::connection::{Happening, Speaker, listen};
 use crate::run::material::Material;
-use crate::run::prepare::Directory;
+use crate::run::prepare::{Directory, sandbox_device};
 use crate::run::{Error, Options, engine};
-use crate::tunnel::{FromAgent, PathFacts, QueryScope, ToAgent};
+use crate::tunnel::{FromAgent, PathFacts, QueryScope, SandboxPath, ToAgent};
 
 /// How long an answer may take once the run is to stop.
 const PATIENCE: Duration = Duration::from_secs(2);
@@ -28,6 +28,8 @@ pub(super) struct Session<'a> {
     options: &'a Options,
     /// How ops are made.
     pub(super) lowering: Lowering,
+    /// What of the machine builders see.
+    pub(super) sandbox_paths: Vec<SandboxPath>,
     engine: Box<dyn Engine>,
     happenings: Receiver<Happening>,
     /// Keeps the channel open for the threads that read.
@@ -37,6 +39,8 @@ pub(super) struct Session<'a> {
     store: Speaker,
     store_nonce: String,
     nonces: u64,
+    /// The store's agent, or the engine, is known to be gone.
+    over: bool,
     /// Where the socket and the mount point are; removed at the end.
     _directory: Directory,
 }
@@ -53,7 +57,7 @@ impl<'a> Session<'a> {
         let listener = UnixListener::bind(back).map_err(Error::Prepare)?;
         let (tell, happenings) = channel();
         listen(listener, tell.clone());
-        let lowering = engine::lowering(options)?;
+        let lowering = engine::lowering(options, &[])?;
         let engine = engine::start(options, &lowering.agent, &directory, &front, &tell)?;
         let mut pending = Pending {
             engine,
@@ -71,6 +75,7 @@ impl<'a> Session<'a> {
         Ok(Self {
             options,
             lowering,
+            sandbox_paths: Vec::new(),
             engine: pending.engine,
             happenings: pending.happenings,
             _tell: tell,
@@ -78,8 +83,20 @@ impl<'a> Session<'a> {
             store,
             store_nonce,
             nonces: 0,
+            over: false,
             _directory: directory,
         })
+    }
+
+    /// Lets builders see these paths from now on.
+    pub(super) fn show(&mut self, paths: Vec<SandboxPath>) -> Result<(), Error> {
+        self.lowering = engine::lowering(self.options, &paths)?;
+        if self.lowering.sandbox_paths == SandboxPaths::Device {
+            let device = sandbox_device(self.options.shape, &paths);
+            self.engine.offer(device)?;
+        }
+        self.sandbox_paths = paths;
+        Ok(())
     }
 
     /// Returns a nonce that no other op of any run has.
@@ -95,6 +112,16 @@ impl<'a> Session<'a> {
             SandboxPaths::Absent | SandboxPaths::Device => &[],
         };
         sources.iter().map(|source| &source.path)
+    }
+
+    /// Protects these paths for as long as the run lasts, and returns those that are valid.
+    pub(super) fn root_tools(&mut self) -> Result<BTreeSet<StorePath>, Error> {
+        let tools: BTreeSet<StorePath> = self.tools().cloned().collect();
+        if tools.is_empty() {
+            return Ok(tools);
+        }
+        self.root(&tools, &BTreeSet::new())?;
+        self.valid(&tools)
     }
 
     /// Starts an op.
@@ -131,7 +158,10 @@ impl<'a> Session<'a> {
             },
         };
         match happening {
-            Happening::Engine(EngineEvent::Gone { reason }) => Err(Error::EngineGone { reason }),
+            Happening::Engine(EngineEvent::Gone { reason }) => {
+                self.over = true;
+                Err(Error::EngineGone { reason })
+            }
             Happening::WrongVersion => Err(Error::Version),
             Happening::Closed { nonce, reason } if nonce == self.store_nonce => {
                 Err(self.lost(&reason.unwrap_or_else(|| "its agent ended".to_owned())))
@@ -241,7 +271,7 @@ impl<'a> Session<'a> {
 
     /// Ends the session in good order: the store lets go of what it holds.
     pub(super) fn close(mut self) {
-        if self.store.say(&ToAgent::Bye).is_err() {
+        if self.over || self.store.say(&ToAgent::Bye).is_err() {
             return;
         }
         // The agent removes the run's roots before it ends; it is given a moment for it.
@@ -267,6 +297,7 @@ impl<'a> Session<'a> {
 
     /// What is to blame when the store's agent is gone: the engine, if that is gone too.
     fn lost(&mut self, reason: &str) -> Error {
+        self.over = true;
         let deadline = Instant::now() + NEWS;
         while Instant::now() < deadline {
             match self.happenings.recv_timeout(NEWS / 10) {
@@ -319,6 +350,7 @@ impl<'a> Session<'a> {
                     return Err(self.lost(&reason));
                 }
                 Happening::Engine(EngineEvent::Gone { reason }) => {
+                    self.over = true;
                     return Err(Error::EngineGone { reason });
                 }
                 other => self.aside.push_back(other),

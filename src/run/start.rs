@@ -92,7 +92,7 @@ impl Conductor<'_, '_> {
             cores: self.options.cores,
             timeout: self.options.timeout.map(|limit| limit.as_secs()),
             silence: self.options.silence.map(|limit| limit.as_secs()),
-            sandbox_paths: self.options.sandbox_paths.clone(),
+            sandbox_paths: self.session.sandbox_paths.clone(),
             slot,
         }
     }

@@ -288,6 +288,12 @@ fn pipe() -> io::Result<(OwnedFd, OwnedFd)> {
     Ok(rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)?)
 }
 
+/// Says what to do where not even root may make user namespaces; nothing where he may.
+pub fn forbidden() -> Option<String> {
+    let limit = fs_err::read_to_string("/proc/sys/user/max_user_namespaces").ok()?;
+    (number(&limit)? == 0).then(obstacle)?
+}
+
 /// Says why this machine lets an ordinary user make no user namespace, and what can be done about
 /// it; nothing if no reason is found. To be asked after a failure.
 pub fn obstacle() -> Option<String> {

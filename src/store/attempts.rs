@@ -8,6 +8,7 @@
 use std::io::{ErrorKind, Read, Write};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use rustix::fs::FlockOperation;
 use serde::{Deserialize, Serialize};
@@ -20,6 +21,11 @@ use super::{Error, NixDir};
 pub const VERSION: u32 = 1;
 /// How many finished records [`prune`] keeps.
 pub const KEPT: usize = 1000;
+
+/// What the names of files begin with that are being written.
+const NEW: &str = ".new-";
+/// Longer than any of them is written.
+const UNFINISHED: Duration = Duration::from_hours(1);
 
 /// What was attempted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -120,7 +126,7 @@ pub fn begin(dir: &NixDir, attempt: Attempt, durability: Durability) -> Result<R
     let text = line(&record, &place)?;
     let mut file = tempfile::Builder::new()
         .permissions(std::fs::Permissions::from_mode(0o644))
-        .prefix(".new-")
+        .prefix(NEW)
         .tempfile_in(&folder)?;
     rustix::fs::flock(file.as_file(), FlockOperation::LockExclusive)
         .map_err(Error::system("lock", file.path()))?;
@@ -235,6 +241,41 @@ pub fn list(dir: &NixDir) -> Result<Vec<Record>, Error> {
             .then_with(|| a.attempt.id.cmp(&b.attempt.id))
     });
     Ok(records)
+}
+
+/// Prunes when there is much to prune: reading every record takes time, which no run should take.
+pub fn tidy(dir: &NixDir) -> Result<(), Error> {
+    let entries = match fs_err::read_dir(dir.attempts()) {
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
+        other => other?,
+    };
+    if entries.count() > KEPT + KEPT / 4 {
+        prune(dir)?;
+        sweep(&dir.attempts())?;
+    }
+    Ok(())
+}
+
+/// Removes what processes left that were killed while they wrote.
+fn sweep(folder: &Path) -> Result<(), Error> {
+    for entry in fs_err::read_dir(folder)? {
+        let entry = entry?;
+        let is_old = |meta: &std::fs::Metadata| {
+            let age = meta.modified().ok().and_then(|then| then.elapsed().ok());
+            age.is_some_and(|age| age > UNFINISHED)
+        };
+        let is_unfinished = entry
+            .file_name()
+            .as_encoded_bytes()
+            .starts_with(NEW.as_bytes());
+        if is_unfinished && entry.metadata().is_ok_and(|meta| is_old(&meta)) {
+            match fs_err::remove_file(entry.path()) {
+                Err(error) if error.kind() == ErrorKind::NotFound => {}
+                other => other?,
+            }
+        }
+    }
+    Ok(())
 }
 
 /// Removes old records, all but the newest [`KEPT`] of those that nobody needs any more: of

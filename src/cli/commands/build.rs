@@ -193,7 +193,9 @@ fn unlinked(
             } else {
                 format!("^{output}")
             };
-            lines.push(format!("{}{output}: {path}", text::label(&wanted.name)));
+            // Which outputs were typed is said by the lines.
+            let name = wanted.name.split('^').next().unwrap_or_default();
+            lines.push(format!("{}{output}: {path}", text::label(name)));
         }
     }
     let programs = results
@@ -225,7 +227,7 @@ mod tests {
                 .unwrap()
         };
         let wanted = [Wanted {
-            name: ".#hello".into(),
+            name: ".#hello^*".into(),
             drv: path("hello.drv"),
             outputs: Outputs::All,
         }];

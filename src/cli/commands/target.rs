@@ -37,9 +37,9 @@ pub fn pipeline(
     options: &NixOptions,
     names: &[String],
 ) -> Result<PipelineRequest, Error> {
-    let named = names.iter().chain(&typed.attributes);
-    let named: Vec<&str> = named.map(String::as_str).collect();
-    let name = match named.as_slice() {
+    let all = names.iter().chain(&typed.attributes);
+    let all: Vec<&str> = all.map(String::as_str).collect();
+    let name = match all.as_slice() {
         [] => "",
         [name] => name,
         _ => return Err(Error::usage("one pipeline runs at a time: name one")),

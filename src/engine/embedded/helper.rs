@@ -135,6 +135,10 @@ impl Helper {
                         };
                         self.become_root(users)
                     }
+                    ToHelper::Offer { device } => {
+                        self.machine.devices.push(device);
+                        Ok(())
+                    }
                     ToHelper::Run { nonce, secrets } => {
                         self.expected = Some(Expected {
                             nonce,

@@ -129,6 +129,10 @@ impl Engine for Embedded {
             nonce: nonce.to_owned(),
         })
     }
+
+    fn offer(&mut self, device: Device) -> Result<(), Error> {
+        self.say(&ToHelper::Offer { device })
+    }
 }
 
 impl Drop for Embedded {

@@ -32,6 +32,11 @@ pub enum ToHelper {
         /// Names of the secrets whose values follow.
         secrets: Vec<String>,
     },
+    /// From now on ops may ask for this device, too.
+    Offer {
+        /// The device.
+        device: Device,
+    },
     /// Kill an op.
     Kill {
         /// Its nonce.

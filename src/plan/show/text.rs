@@ -11,8 +11,9 @@ const LINES: usize = 20;
 /// Writes the plan as text.
 pub fn text(view: &View<'_>, detail: Detail) -> String {
     let counts = view.plan.counts();
+    let many = if counts.derivations == 1 { "" } else { "s" };
     let mut text = format!(
-        "{} to build, {} valid, {} not needed ({} derivations)\n",
+        "{} to build, {} valid, {} not needed ({} derivation{many})\n",
         counts.build, counts.valid, counts.unneeded, counts.derivations
     );
     let refused: Vec<NodeIndex> = view.plan.refused().map(|(node, _)| node).collect();
