@@ -254,6 +254,36 @@ fn a_daemon_that_dies_is_told_of_and_leaves_no_op() {
 }
 
 #[test]
+fn an_effect_whose_daemon_died_is_unknown_and_on_record() {
+    let place = Place::new();
+    let mut scene = Scene::new(&place);
+    let marker = format!("effect-{}", std::process::id());
+    let pipeline = format!(
+        r#"{{ builds = {{ }}; effects.deploy = {{
+          command = [ "/bin/sh" "-c" "sleep 600" ]; environment = {{ MARKER = "{marker}"; PATH = "/bin"; }};
+        }}; }}"#
+    );
+    let running = Running::start(&mut scene.pontoon(&["run", "--expr", &pipeline]));
+    until("the effect sleeps", || {
+        let found = processes_with(&format!("MARKER={marker}"));
+        found.values().any(|line| line.starts_with("sleep 600"))
+    });
+    let since = Instant::now();
+    scene.daemon.kill();
+    let ran = running.end().code(21);
+    assert_eq!(ran.outcomes()["unknown"], 1, "{}", ran.report());
+    all_gone(&marker, &run_id(&ran), since);
+    let records = fs_err::read_dir(scene.daemon.nix_dir().join("pontoon/attempts")).unwrap();
+    let texts = records.map(|entry| fs_err::read_to_string(entry.unwrap().path()).unwrap());
+    let of_run: Vec<String> = texts.filter(|text| text.contains("deploy")).collect();
+    assert_eq!(of_run.len(), 1, "{of_run:#?}");
+    assert!(
+        of_run[0].contains("killed with its lifeline"),
+        "{of_run:#?}"
+    );
+}
+
+#[test]
 fn a_pruned_store_is_made_again_and_one_in_use_is_not_pruned() {
     let place = Place::new();
     let scene = Scene::new(&place);
