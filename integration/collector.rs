@@ -173,3 +173,18 @@ fn evaluation_waits_for_a_collection_and_can_be_interrupted() {
     drop(lock);
     second.end().ok();
 }
+
+#[test]
+fn a_killed_command_leaves_no_evaluation_behind() {
+    let place = Place::new();
+    let held = Held::new(&place);
+    let nix = Nix::new(&place, "store", BuildUsers::Group).with_sandbox_path(&held.sandbox_path());
+    let file = slow(&place);
+    let mut command = nix.pontoon(&["build", "--no-link"]);
+    let build = Running::start(command.arg("-f").arg(&file));
+    held.wait();
+    build.signal(rustix::process::Signal::KILL);
+    // Neither `nix` nor the builder of its import from derivation.
+    place.assert_no_process_left(Duration::from_secs(5));
+    build.end();
+}

@@ -92,6 +92,7 @@ impl Setup {
             store,
             options: options.into(),
             cancel,
+            leash: None,
         };
         let setup = Self {
             directory,

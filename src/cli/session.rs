@@ -278,6 +278,7 @@ impl Session<'_> {
             store,
             options,
             cancel,
+            leash: std::env::current_exe().ok(),
         };
         Ok((evaluator, kept))
     }

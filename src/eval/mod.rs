@@ -31,7 +31,7 @@ pub mod quote;
 pub mod targets;
 
 use std::ffi::{OsStr, OsString};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
@@ -57,6 +57,9 @@ pub struct Evaluator {
     pub options: Vec<(String, String)>,
     /// Raised to end an evaluation early.
     pub cancel: Arc<AtomicBool>,
+    /// This executable, whose command `leash` ends `nix` when we are killed; without it `nix`
+    /// would go on until it next writes.
+    pub leash: Option<PathBuf>,
 }
 
 /// The store that evaluation writes to.
@@ -249,13 +252,16 @@ impl Evaluator {
         purity: Purity,
         on_progress: &mut dyn FnMut(&str),
     ) -> Result<Called, Error> {
-        let program = Program {
+        let mut program = Program {
             path: self.nix.path.clone(),
             called: called.into(),
             arguments,
             environment: nix::scrubbed(&self.environment, purity),
             directory: None,
         };
+        if let Some(leash) = &self.leash {
+            program = leashed(leash, program);
+        }
         let mut log = Log::default();
         let finished = process::run(&program, &self.cancel, &mut |line| {
             log.take(line, on_progress);
@@ -278,6 +284,25 @@ impl Evaluator {
                 text: log.error_text(),
             }),
         }
+    }
+}
+
+/// Puts a program on a leash: it is told to end when this process dies, however it dies. The
+/// calling thread must live as long as the program, for the kernel counts threads.
+fn leashed(leash: &Path, mut program: Program) -> Program {
+    let mut arguments: Vec<OsString> = vec![
+        "leash".into(),
+        std::process::id().to_string().into(),
+        program.called.into(),
+        program.path.into(),
+        "--".into(),
+    ];
+    arguments.append(&mut program.arguments);
+    Program {
+        path: leash.to_owned(),
+        called: "pontoon".into(),
+        arguments,
+        ..program
     }
 }
 

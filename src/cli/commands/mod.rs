@@ -5,6 +5,7 @@ pub mod build;
 pub mod completions;
 pub mod exec;
 pub mod helper;
+pub mod leash;
 pub mod log;
 pub mod plan;
 pub mod run;
@@ -32,6 +33,8 @@ pub enum Command {
     Agent(agent::Args),
     #[command(hide = true)]
     Helper(helper::Args),
+    #[command(hide = true)]
+    Leash(leash::Args),
 }
 
 impl Command {
@@ -46,6 +49,7 @@ impl Command {
             Self::Completions(args) => args.run(),
             Self::Agent(args) => args.run(),
             Self::Helper(args) => args.run(),
+            Self::Leash(args) => args.run(),
         }
     }
 }
