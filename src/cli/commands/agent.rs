@@ -23,11 +23,13 @@ impl Args {
 
 /// Runs the agent if this process was started as one: a daemon's op calls it by its place.
 pub fn in_an_op() -> Option<ExitCode> {
-    let mut arguments = std::env::args();
+    let mut arguments = std::env::args_os();
     if arguments.next()? != AGENT {
         return None;
     }
-    let arguments: Vec<String> = arguments.collect();
+    // Ours are text: one that is not makes no sense, and is refused with the rest.
+    let text = arguments.map(|argument| argument.to_string_lossy().into_owned());
+    let arguments: Vec<String> = text.collect();
     // What it has to tell goes through the tunnel.
     Some(ExitCode::from(apart::agent(&arguments).unwrap_or(64)))
 }
