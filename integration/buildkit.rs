@@ -394,6 +394,6 @@ fn what_a_daemon_cannot_do_is_said_by_name() {
     let address = format!("unix://{}", socket.display());
     build(&address, &["--sandbox-paths", ""])
         .code(7)
-        .says("does not speak HTTP/2");
+        .says("is not a BuildKit daemon");
     stranger.join().unwrap();
 }

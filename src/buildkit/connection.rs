@@ -29,7 +29,7 @@ pub enum Error {
         source: io::Error,
     },
     /// Somebody answers, but no HTTP/2 comes about.
-    #[error("`{address}` does not speak HTTP/2")]
+    #[error("what listens at `{address}` is not a BuildKit daemon: no HTTP/2 comes about")]
     Speak {
         /// Where.
         address: Address,
