@@ -22,11 +22,13 @@ build:
 # Tests of the sandbox and of ordinary users need root, and say so where it is missing.
 test:
 	scripts/install.sh run
+	integration/daemons/build.sh
 	cargo test --locked
 
 # A failing seed is repeated with `make soak PONTOON_SEED=…`.
 soak:
 	scripts/install.sh run
+	integration/daemons/build.sh
 	PONTOON_SOAK=1 cargo test --locked --release
 
 lint:

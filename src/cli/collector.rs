@@ -29,8 +29,15 @@ pub fn keep_out(
 ) -> Result<Option<GcLock>, Error> {
     let dir = NixDir::new(store.nix_dir());
     // A new store has nothing to collect, but will have. The machine's own is never created.
-    if !store.resolves() && fs_err::create_dir_all(dir.state()).is_err() {
-        return Ok(None);
+    if !store.resolves() {
+        if fs_err::create_dir_all(dir.state()).is_err() {
+            return Ok(None);
+        }
+        // Two `nix` that make one store at the same moment may fail over its links; ours do not.
+        if !dir.db().join("schema").exists() {
+            crate::store::Store::open(dir.clone())
+                .map_err(|source| Error::new(Kind::Store, source))?;
+        }
     }
     let mut told = false;
     loop {
