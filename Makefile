@@ -25,8 +25,10 @@ test:
 	integration/daemons/build.sh
 	cargo test --locked
 
-# A failing seed is repeated with `make soak PONTOON_SEED=…`.
+# A seed is repeated with `make soak PONTOON_SEED=…`.
+soak: export PONTOON_SEED := $(or $(PONTOON_SEED),$(shell date +%s))
 soak:
+	@echo "seed: $(PONTOON_SEED)"
 	scripts/install.sh run
 	integration/daemons/build.sh
 	PONTOON_SOAK=1 cargo test --locked --release
