@@ -9,8 +9,13 @@ pontoon=$(realpath "${1:?usage: demo.sh PONTOON [DIR]}")
 dir=$(realpath -m "${2:-$kit/demo}")
 user="pontoon-demo"
 
-say() { printf '\n\033[1m== %s\033[0m\n' "$*"; }
-show() { printf '\033[2m$ %s\033[0m\n' "$*" >&2; "$@"; }
+# Colour only for a terminal that wants it.
+bold='' dim='' plain=''
+if [ -t 1 ] && [ -t 2 ] && [ -z "${NO_COLOR:-}" ]; then
+    bold=$'\033[1m' dim=$'\033[2m' plain=$'\033[0m'
+fi
+say() { printf '\n%s== %s%s\n' "$bold" "$*" "$plain"; }
+show() { printf '%s$ %s%s\n' "$dim" "$*" "$plain" >&2; "$@"; }
 fail() { printf '\ndemo: %s\n' "$*" >&2; exit 1; }
 
 fresh() {
