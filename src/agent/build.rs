@@ -100,10 +100,9 @@ impl Agent {
         let user = self.user(&slot)?;
         let attempt = self.begin(job)?;
         let result = self.attempt(job, &recipe, &closure, &valid, (&slot, &user));
-        attempt
-            .end(&end(describe(&result), exit_code(&result)))
-            .map_err(machine)?;
-        locks.release().map_err(machine)?;
+        // A build can be repeated: neither its record nor a lock file that stays is worth its result.
+        let _ = attempt.end(&end(describe(&result), exit_code(&result)));
+        let _ = locks.release();
         result
     }
 
@@ -249,9 +248,11 @@ impl Agent {
             silence: job.silence,
         };
         let end = self.run_in_room(&room, program, limits, &mut log);
-        log.finish().map_err(machine)?;
+        let logged = log.finish();
         let failure = match end? {
             End::Exited(Exit::Code(0)) => {
+                // Of a failed builder the failure is worth more than what befell its log.
+                logged.map_err(machine)?;
                 let collect = Collect {
                     drv: &job.drv,
                     recipe,

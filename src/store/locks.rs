@@ -129,7 +129,10 @@ pub struct OutputLocks {
 }
 
 impl OutputLocks {
-    /// Removes the lock files, and marks them for those who have them open.
+    /// Removes the lock files, and marks them as stale for those who have them open.
+    ///
+    /// Removed first: killed in between, a marked file that still has its name would be stale for
+    /// ever, and whoever wants the lock would open it again and again.
     pub fn release(self) -> Result<(), Error> {
         for mut file in self.files {
             match fs_err::remove_file(file.path()) {
