@@ -8,6 +8,7 @@ use crate::nix::StorePath;
 use crate::plan::NodeIndex;
 use crate::run::conduct::{Conductor, Job};
 use crate::run::connection::Happening;
+use crate::run::logs::Lines;
 use crate::run::outcome::machine;
 use crate::run::session::describe;
 use crate::tunnel::{BuildResult, EffectResult, FromAgent, PathFacts, ToAgent};
@@ -305,40 +306,26 @@ impl Conductor<'_, '_> {
     }
 
     fn log(&mut self, nonce: &str, bytes: &[u8]) {
-        let Some(job) = self
-            .workers
-            .get(nonce)
-            .and_then(|worker| worker.job.clone())
-        else {
-            return;
-        };
-        let (node, ..) = self.describe_job(&job);
-        let Some(worker) = self.workers.get_mut(nonce) else {
-            return;
-        };
-        let sink = &mut *self.sink;
-        worker.lines.push(bytes, &mut |line| {
-            sink.event(&Event::NodeLog {
-                node: node.clone(),
-                line,
-            });
-        });
+        self.tell_lines(nonce, |lines, tell| lines.push(bytes, tell));
     }
 
     pub(super) fn flush_log(&mut self, nonce: &str) {
-        let Some(job) = self
+        self.tell_lines(nonce, Lines::flush);
+    }
+
+    /// Tells of every line that `take` gets out of a worker's log.
+    fn tell_lines(&mut self, nonce: &str, take: impl FnOnce(&mut Lines, &mut dyn FnMut(String))) {
+        let job = self
             .workers
             .get(nonce)
-            .and_then(|worker| worker.job.clone())
-        else {
-            return;
-        };
+            .and_then(|worker| worker.job.clone());
+        let Some(job) = job else { return };
         let (node, ..) = self.describe_job(&job);
         let Some(worker) = self.workers.get_mut(nonce) else {
             return;
         };
         let sink = &mut *self.sink;
-        worker.lines.flush(&mut |line| {
+        take(&mut worker.lines, &mut |line| {
             sink.event(&Event::NodeLog {
                 node: node.clone(),
                 line,
