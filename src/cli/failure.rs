@@ -79,7 +79,11 @@ pub fn run(error: run::Error, asked: &Asked) -> Error {
         }
         E::Source { .. } | E::Store { .. } => Kind::Store,
         E::Engine(_) | E::Speechless { .. } | E::EngineGone { .. } | E::Version => Kind::Engine,
-        E::Lower(_) | E::Prepare(_) => Kind::Other,
+        E::Prepare(_) => {
+            hints = vec!["`TMPDIR` names the directory for a run's own files".to_owned()];
+            Kind::Other
+        }
+        E::Lower(_) => Kind::Other,
     };
     let mut failure = Error::new(kind, error);
     failure.hints = hints;
