@@ -12,8 +12,9 @@ use super::error::Error;
 use crate::run::TunnelProxy;
 
 /// The variables that change what a command means; `docs/environment.md` says how.
-pub const VARIABLES: [&str; 9] = [
+pub const VARIABLES: [&str; 10] = [
     "BUILDKIT_HOST",
+    "DOCKER_HOST",
     "HOME",
     "NO_COLOR",
     "PATH",
