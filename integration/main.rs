@@ -12,6 +12,7 @@ mod collector;
 mod commands;
 mod concurrency;
 mod conformance;
+mod daemons;
 mod demo;
 mod effects;
 mod engine;
