@@ -24,5 +24,6 @@ mod kills;
 mod limits;
 mod outputs;
 mod pipelines;
+mod roots;
 mod support;
 mod users;

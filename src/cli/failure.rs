@@ -77,6 +77,15 @@ pub fn run(error: run::Error, asked: &Asked) -> Error {
             hints = vec![hint.to_owned()];
             Kind::Engine
         }
+        E::Engine(engine::Error::NoRoots { .. }) => {
+            let hint = "a daemon makes it: set `BUILDKIT_HOST`, or use `--engine buildkit`";
+            hints = vec![hint.to_owned()];
+            Kind::Engine
+        }
+        E::Engine(engine::Error::NoWalls { .. }) => {
+            hints = vec!["leave out `--shape plain`".to_owned()];
+            Kind::Engine
+        }
         E::Source { .. } | E::Store { .. } => Kind::Store,
         E::Engine(_) | E::Speechless { .. } | E::EngineGone { .. } | E::Version => Kind::Engine,
         E::Prepare(_) => {
