@@ -22,5 +22,6 @@ mod kills;
 mod limits;
 mod outputs;
 mod pipelines;
+mod releases;
 mod support;
 mod users;

@@ -7,6 +7,7 @@
 //! | the built executable | [`Place::pontoon`], [`User::pontoon`] |
 //! | a command to be signalled, or waited for | [`Running`], [`until`] |
 //! | real Nix on a chroot store, and the executable on the same | [`Nix`], [`Nix::pontoon`] |
+//! | another version of Nix | [`Release`] |
 //! | a real BuildKit daemon, and its store as it lies on disk | [`Daemon`] |
 //! | a derivation that builds until it is let go | [`Held`] |
 //! | a random graph of derivations | [`graph()`] |
@@ -24,6 +25,7 @@ mod nix;
 mod place;
 mod process;
 mod random;
+mod release;
 mod rows;
 mod user;
 
@@ -34,5 +36,6 @@ pub(crate) use nix::{BuildUsers, Nix, sandbox_paths};
 pub(crate) use place::Place;
 pub(crate) use process::{Ran, Running, run, until};
 pub(crate) use random::{Seed, count};
+pub(crate) use release::Release;
 pub(crate) use rows::{Row, assert_same, rows};
 pub(crate) use user::User;
