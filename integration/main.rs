@@ -7,6 +7,7 @@
     reason = "a test fails by panicking, and so does what it calls"
 )]
 
+mod bootstrap;
 mod buildkit;
 mod collector;
 mod commands;
