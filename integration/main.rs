@@ -7,12 +7,14 @@
     reason = "a test fails by panicking, and so does what it calls"
 )]
 
+mod bad_input;
 mod bootstrap;
 mod buildkit;
 mod collector;
 mod commands;
 mod concurrency;
 mod conformance;
+mod daemons;
 mod demo;
 mod effects;
 mod engine;
@@ -24,5 +26,6 @@ mod limits;
 mod outputs;
 mod pipelines;
 mod releases;
+mod roots;
 mod support;
 mod users;

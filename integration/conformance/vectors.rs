@@ -169,7 +169,7 @@ fn vectors_are_built_as_recorded_in_the_store_of_a_daemon() {
         let drvs = instantiate(&nix, &vectors.file, group);
         let all: Vec<String> = drvs.values().map(|drv| format!("{drv}^*")).collect();
         let mut command = nix.pontoon(&["build", "--sandbox-paths", &paths]);
-        run(command.args(all).env("BUILDKIT_HOST", daemon.address())).ok();
+        run(daemon.serve(command.args(all))).ok();
     }
     vectors.assert_as_recorded(&daemon.root(), &OF_THE_SANDBOX);
     daemon.verify(&nix);
