@@ -7,6 +7,8 @@
     reason = "a test fails by panicking, and so does what it calls"
 )]
 
+mod bad_input;
+mod bootstrap;
 mod buildkit;
 mod collector;
 mod commands;
@@ -23,5 +25,7 @@ mod kills;
 mod limits;
 mod outputs;
 mod pipelines;
+mod releases;
+mod roots;
 mod support;
 mod users;

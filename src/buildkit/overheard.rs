@@ -88,27 +88,47 @@ impl<S: AsyncRead + Unpin> AsyncRead for Tapped<S> {
     ) -> Poll<io::Result<()>> {
         let before = buffer.filled().len();
         let polled = Pin::new(&mut self.stream).poll_read(context, buffer);
-        let new = &buffer.filled()[before..];
-        if self.room > 0 && !new.is_empty() {
-            let count = new.len().min(self.room);
-            self.room -= count;
-            let mut bytes = self.heard.bytes.lock();
-            let bytes = bytes.as_mut().map(|bytes| &mut **bytes);
-            if let Ok(bytes) = bytes {
-                bytes.extend_from_slice(&new[..count]);
-            }
-        }
+        self.keep(&buffer.filled()[before..]);
         polled
     }
 }
 
-impl<S: AsyncWrite + Unpin> AsyncWrite for Tapped<S> {
+impl<S: AsyncRead + Unpin> Tapped<S> {
+    fn keep(&mut self, new: &[u8]) {
+        let count = new.len().min(self.room);
+        if count > 0 {
+            self.room -= count;
+            let bytes = self.heard.bytes.lock();
+            let mut bytes = bytes.unwrap_or_else(PoisonError::into_inner);
+            bytes.extend_from_slice(&new[..count]);
+        }
+    }
+
+    /// A peer that spoke and left makes writing fail before anybody has read what it said.
+    fn told<T>(
+        &mut self,
+        context: &mut Context<'_>,
+        written: Poll<io::Result<T>>,
+    ) -> Poll<io::Result<T>> {
+        if matches!(written, Poll::Ready(Err(_))) {
+            let mut bytes = [0; KEPT];
+            let mut buffer = ReadBuf::new(&mut bytes);
+            // Nothing to read is as good an answer.
+            let _ = Pin::new(&mut self.stream).poll_read(context, &mut buffer);
+            self.keep(buffer.filled());
+        }
+        written
+    }
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Tapped<S> {
     fn poll_write(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write(context, bytes)
+        let written = Pin::new(&mut self.stream).poll_write(context, bytes);
+        self.told(context, written)
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -124,7 +144,8 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Tapped<S> {
         context: &mut Context<'_>,
         slices: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write_vectored(context, slices)
+        let written = Pin::new(&mut self.stream).poll_write_vectored(context, slices);
+        self.told(context, written)
     }
 
     fn is_write_vectored(&self) -> bool {

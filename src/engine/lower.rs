@@ -17,7 +17,8 @@ use crate::llb::{
     Access, CachePolicy, Definition, Error, Exec, Metadata, Mount, MountKind, Network,
     ProgressGroup, Security, Sharing, Source,
 };
-use crate::nix::StorePath;
+use crate::nix::{InStore, StorePath};
+use crate::pipeline::StoreView;
 use crate::tunnel;
 
 /// The id of the cache mount that is a store.
@@ -96,10 +97,8 @@ pub enum SandboxPaths {
 pub struct StoreSource {
     /// Where builders see it.
     pub target: String,
-    /// The store path that it is, or is in.
-    pub path: StorePath,
-    /// Where in that path it is; empty for the path itself.
-    pub inside: String,
+    /// What it is.
+    pub place: InStore,
 }
 
 /// What a plain build has mounted.
@@ -109,6 +108,19 @@ pub struct PlainInputs<'a> {
     pub slot: u32,
     /// The paths of the input closure that a mount can bring (no symlinks).
     pub closure: Vec<&'a StorePath>,
+}
+
+/// What an effect has mounted.
+#[derive(Debug, Clone)]
+pub struct EffectInputs<'a> {
+    /// Its name.
+    pub name: &'a str,
+    /// How much of the store it sees.
+    pub store: StoreView,
+    /// The paths of the closure it sees that a mount can bring; none if it sees all.
+    pub closure: Vec<&'a StorePath>,
+    /// The names of its secrets.
+    pub secrets: Vec<&'a str>,
 }
 
 /// Whether an op has the engine's network.
@@ -146,19 +158,18 @@ impl Lowering {
         marshal(exec, &format!("build {name}"), &path)
     }
 
-    /// Lowers an effect with the closure it may see and the names of its secrets.
-    pub fn effect(
-        &self,
-        name: &str,
-        closure: &[&StorePath],
-        secrets: &[&str],
-        nonce: &str,
-    ) -> Result<Vec<u8>, Error> {
+    /// Lowers an effect.
+    pub fn effect(&self, effect: &EffectInputs<'_>, nonce: &str) -> Result<Vec<u8>, Error> {
+        let name = effect.name;
         let mut exec = self.exec(&["effect", name], nonce, Reach::Network);
         if self.shape == Shape::Plain {
-            self.add_plain_room(&mut exec, None, closure);
+            if effect.store == StoreView::Whole {
+                let whole = mount("/nix", cache(), Access::ReadWrite, None, None);
+                exec.mounts.push(whole);
+            }
+            self.add_plain_room(&mut exec, None, &effect.closure);
         }
-        for secret in secrets {
+        for secret in &effect.secrets {
             exec.mounts.push(Mount {
                 dest: format!("{}/{secret}", agent::SECRETS),
                 kind: MountKind::Secret {
@@ -289,12 +300,11 @@ impl Lowering {
             if exec.mounts.iter().any(|mount| mount.dest == source.target) {
                 continue;
             }
-            let selector = format!("store/{}{}", source.path.to_basename(), source.inside);
             exec.mounts.push(mount(
                 &source.target,
                 cache(),
                 Access::ReadOnly,
-                Some(selector),
+                Some(source.place.selector()),
                 None,
             ));
         }
@@ -443,8 +453,27 @@ mod tests {
 
     #[test]
     fn an_effect_is_the_op_go_writes() {
-        let op = lowering(Shape::Plain).effect("deploy", &[&shell()], &["TOKEN"], NONCE);
+        let shell = shell();
+        let effect = EffectInputs {
+            name: "deploy",
+            store: StoreView::Closure,
+            closure: vec![&shell],
+            secrets: vec!["TOKEN"],
+        };
+        let op = lowering(Shape::Plain).effect(&effect, NONCE);
         check("lowered-effect", &op.unwrap());
+    }
+
+    #[test]
+    fn an_effect_with_the_whole_store_is_the_op_go_writes() {
+        let effect = EffectInputs {
+            name: "deploy",
+            store: StoreView::Whole,
+            closure: vec![],
+            secrets: vec![],
+        };
+        let op = lowering(Shape::Plain).effect(&effect, NONCE);
+        check("lowered-whole", &op.unwrap());
     }
 
     #[test]

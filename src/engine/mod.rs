@@ -118,6 +118,23 @@ pub enum Error {
         /// What.
         what: String,
     },
+    /// A root that only a daemon can make.
+    #[error("effect `{effect}` has another root ({root}), which the embedded engine cannot make")]
+    NoRoots {
+        /// The effect.
+        effect: String,
+        /// Its root.
+        root: String,
+    },
+    /// The whole store without walls around whoever owns it.
+    #[error(
+        "effect `{effect}` asks for the whole store, which the embedded engine gives in the strong \
+         shape only"
+    )]
+    NoWalls {
+        /// The effect.
+        effect: String,
+    },
     /// A sandbox path that no daemon could bring.
     #[error(
         "the sandbox path `{target}={source_path}` is not in the store: on BuildKit a builder sees the \

@@ -7,7 +7,7 @@ use crate::buildkit::Address;
 use crate::engine::buildkit::{self, BuildKit};
 use crate::engine::lower::{Lowering, SandboxPaths, Scratch, StoreSource};
 use crate::engine::{self, Engine, Shape, embedded};
-use crate::nix::StorePath;
+use crate::nix::InStore;
 use crate::run::connection::Happening;
 use crate::run::prepare::{Directory, prepare_store, start_engine};
 use crate::run::{Error, Options};
@@ -90,11 +90,9 @@ pub(super) fn start(
 /// Sandbox paths as paths of the store; a daemon has no others.
 fn in_store(paths: &[SandboxPath]) -> Result<Vec<StoreSource>, Error> {
     let source = |path: &SandboxPath| {
-        let (store_path, inside) = store_part(&path.source)?;
         Some(StoreSource {
             target: path.target.clone(),
-            path: store_path,
-            inside,
+            place: InStore::parse(&path.source)?,
         })
     };
     let sources = paths.iter().map(|path| {
@@ -108,31 +106,11 @@ fn in_store(paths: &[SandboxPath]) -> Result<Vec<StoreSource>, Error> {
     sources.collect()
 }
 
-/// Cuts a path below `/nix/store` into its store path and the rest, which begins with `/` if
-/// there is any.
-fn store_part(path: &str) -> Option<(StorePath, String)> {
-    let name = path.strip_prefix("/nix/store/")?;
-    let (name, inside) = name.split_at(name.find('/').unwrap_or(name.len()));
-    let store_path = format!("/nix/store/{name}").parse().ok()?;
-    Some((store_path, inside.trim_end_matches('/').to_owned()))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     const BUSYBOX: &str = "/nix/store/0c0rl5kb4b7jlqq8q01qmjdy4vgn2mny-busybox";
-
-    #[test]
-    fn cuts_a_path_of_the_store_in_two() {
-        let cut = |text: &str| store_part(text).map(|(path, inside)| format!("{path} {inside}"));
-        assert_eq!(cut(BUSYBOX).unwrap(), format!("{BUSYBOX} "));
-        let inside = cut(&format!("{BUSYBOX}/bin/sh")).unwrap();
-        assert_eq!(inside, format!("{BUSYBOX} /bin/sh"));
-        for text in ["/bin/sh", "/nix/store", "/nix/store/busybox/bin/sh"] {
-            assert_eq!(cut(text), None, "{text}");
-        }
-    }
 
     #[test]
     fn names_a_sandbox_path_that_no_daemon_brings() {

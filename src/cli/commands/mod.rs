@@ -7,6 +7,7 @@ pub mod exec;
 pub mod helper;
 pub mod leash;
 pub mod log;
+pub mod man;
 pub mod plan;
 pub mod run;
 pub mod target;
@@ -29,6 +30,7 @@ pub enum Command {
     Log(log::Args),
     Exec(exec::Args),
     Completions(completions::Args),
+    Man(man::Args),
     #[command(hide = true)]
     Agent(agent::Args),
     #[command(hide = true)]
@@ -47,6 +49,7 @@ impl Command {
             Self::Log(args) => args.run(around),
             Self::Exec(args) => args.run(around),
             Self::Completions(args) => args.run(),
+            Self::Man(args) => args.run(),
             Self::Agent(args) => args.run(),
             Self::Helper(args) => args.run(),
             Self::Leash(args) => args.run(),
