@@ -76,6 +76,7 @@ pub(super) fn start(
         agent: lowering.agent.clone(),
         tunnel: tunnel.to_path_buf(),
         run: options.run.clone(),
+        logins: options.logins.clone(),
         cancel: std::sync::Arc::clone(&options.cancel),
     };
     let tell = tell.clone();

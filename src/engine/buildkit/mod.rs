@@ -55,6 +55,8 @@ pub struct Config {
     pub tunnel: PathBuf,
     /// The run's id: no two runs have the same.
     pub run: String,
+    /// Docker's `config.json`, where logins for registries are.
+    pub logins: Option<PathBuf>,
     /// Set when connecting is to be given up.
     pub cancel: Arc<AtomicBool>,
 }
@@ -259,6 +261,7 @@ mod tests {
             agent: String::new(),
             tunnel: PathBuf::new(),
             run: String::new(),
+            logins: None,
             cancel: Arc::clone(cancel),
         };
         BuildKit::start(config, |_| ()).err().unwrap()
