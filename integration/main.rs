@@ -22,5 +22,6 @@ mod kills;
 mod limits;
 mod outputs;
 mod pipelines;
+mod strong;
 mod support;
 mod users;

@@ -4,6 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
+use pontoon::engine::device::Users;
 use serde_json::Value;
 
 use super::super::support::{BuildUsers, Daemon, Nix, sandbox_paths};
@@ -159,6 +160,23 @@ fn vectors_are_built_as_recorded_and_as_nix_builds_them() {
 fn vectors_are_built_as_recorded_in_the_store_of_a_daemon() {
     let vectors = Vectors::new();
     let daemon = Daemon::start(&vectors.place);
+    let nix = build_by(&vectors, &daemon);
+    vectors.assert_as_recorded(&daemon.root(), &OF_THE_SANDBOX);
+    daemon.verify(&nix);
+}
+
+#[test]
+fn vectors_are_built_as_recorded_in_a_store_that_is_a_device() {
+    let vectors = Vectors::new();
+    let daemon = Daemon::strong(&vectors.place, Users::Machine);
+    let nix = build_by(&vectors, &daemon);
+    let store = vectors.place.at("strong");
+    vectors.assert_as_recorded(&store, &[]);
+    nix.on(&store).verify();
+}
+
+/// Builds all vectors by a daemon.
+fn build_by<'p>(vectors: &'p Vectors, daemon: &Daemon<'_>) -> Nix<'p> {
     let nix = Nix::new(&vectors.place, "evaluated", BuildUsers::Nobody);
     let added = run(&mut nix.command("nix-store", &["--add", "/bin/busybox"])).ok();
     let paths = sandbox_paths();
@@ -168,11 +186,10 @@ fn vectors_are_built_as_recorded_in_the_store_of_a_daemon() {
     for group in ["good", "again"] {
         let drvs = instantiate(&nix, &vectors.file, group);
         let all: Vec<String> = drvs.values().map(|drv| format!("{drv}^*")).collect();
-        let mut command = nix.pontoon(&["build", "--sandbox-paths", &paths]);
+        let mut command = nix.pontoon(&["build", "--cores", "1", "--sandbox-paths", &paths]);
         run(command.args(all).env("BUILDKIT_HOST", daemon.address())).ok();
     }
-    vectors.assert_as_recorded(&daemon.root(), &OF_THE_SANDBOX);
-    daemon.verify(&nix);
+    nix
 }
 
 fn build(

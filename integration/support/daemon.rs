@@ -7,6 +7,8 @@ use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
 use fs_err as fs;
+use pontoon::engine::device::{Setup, Users};
+use pontoon::engine::embedded::machine::Accounts;
 use rustix::process::{Pid, Signal, kill_process};
 
 use super::{Nix, Place, run, until};
@@ -22,19 +24,53 @@ pub(crate) struct Daemon<'p> {
 }
 
 impl<'p> Daemon<'p> {
-    /// Starts one in the place.
+    /// Starts one in the place: any daemon, to which nothing was granted.
     ///
     /// # Panics
     ///
     /// If it does not listen within a minute, or `runc` is missing.
     pub(crate) fn start(place: &'p Place) -> Self {
+        Self::configured(place, "[cdi]\n  disabled = true\n")
+    }
+
+    /// Starts one for strong ops, whose store is the directory [`Daemon::device`].
+    pub(crate) fn strong(place: &'p Place, users: Users) -> Self {
+        let setup = Self::device(place, users);
+        Self::configured(place, &setup.buildkitd_toml())
+    }
+
+    /// Starts one that has the device, and grants nothing.
+    pub(crate) fn ungranting(place: &'p Place) -> Self {
+        let setup = Self::device(place, Users::Own);
+        let granting = setup.buildkitd_toml();
+        let (_, devices) = granting.split_once("\n\n").expect("it has two parts");
+        Self::configured(place, devices)
+    }
+
+    /// Makes the device of a daemon: its store is `<place>/strong`.
+    fn device(place: &Place, users: Users) -> Setup {
+        let setup = Setup {
+            nix_dir: place.at("strong/nix"),
+            users,
+            directory: place.at("daemon/cdi"),
+        };
+        let accounts = Accounts::of_this_machine();
+        for directory in setup.directories(&accounts) {
+            fs::create_dir_all(directory).unwrap();
+        }
+        let specification = setup.specification(&accounts);
+        fs::create_dir_all(&setup.directory).unwrap();
+        fs::write(specification.path, specification.text).unwrap();
+        setup
+    }
+
+    fn configured(place: &'p Place, lines: &str) -> Self {
         let directory = place.at("daemon");
         let below = directory.display();
         let configuration = format!(
-            "debug = true\nroot = \"{below}/root\"\n\
+            "debug = true\nroot = \"{below}/root\"\n{lines}\
              [grpc]\n  address = [\"unix://{below}/socket\"]\n\
              [otel]\n  socketPath = \"{below}/otel\"\n\
-             [cdi]\n  disabled = true\n\
              [worker.oci]\n  snapshotter = \"overlayfs\"\n  networkMode = \"host\"\n  gc = false\n  \
              binary = \"runc\"\n\
              [worker.containerd]\n  enabled = false\n"

@@ -26,15 +26,18 @@ pub mod room;
 pub mod users;
 pub mod watch;
 
+use std::collections::BTreeMap;
+use std::fmt;
 use std::os::unix::fs::PermissionsExt as _;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use link::{Link, Lost};
 use users::Users;
 
+use crate::nix::StorePath;
 use crate::store::attempts::{self, Attempt, End, Kind};
-use crate::store::{NixDir, Store};
+use crate::store::{NixDir, PathInfo, Store};
 use crate::tunnel::{self, FromAgent, MachineError, ToAgent};
 
 /// The op's environment variable with its nonce.
@@ -100,6 +103,32 @@ pub enum Shape {
     Plain,
 }
 
+impl fmt::Display for Shape {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Strong => "strong",
+            Self::Plain => "plain",
+        })
+    }
+}
+
+impl Shape {
+    /// Reads the op's variable.
+    pub fn read(text: &str) -> Option<Self> {
+        [Self::Strong, Self::Plain]
+            .into_iter()
+            .find(|shape| shape.to_string() == text)
+    }
+
+    /// Where an op of this shape has the whole store.
+    pub fn nix_dir(self) -> &'static Path {
+        Path::new(match self {
+            Self::Strong => "/nix",
+            Self::Plain => PLAIN_STORE,
+        })
+    }
+}
+
 impl Orders {
     /// Reads the arguments after the program's name, and the environment, of an op.
     pub fn read(arguments: &[String], environment: &[(String, String)]) -> Option<Self> {
@@ -115,11 +144,7 @@ impl Orders {
             "effect" => Task::Effect,
             _ => return None,
         };
-        let shape = match variable(SHAPE)?.as_str() {
-            "strong" => Shape::Strong,
-            "plain" => Shape::Plain,
-            _ => return None,
-        };
+        let shape = Shape::read(&variable(SHAPE)?)?;
         Some(Self {
             task,
             nonce: variable(NONCE)?,
@@ -145,6 +170,9 @@ pub struct Agent {
     pub nonce: String,
     /// How many attempts it has begun.
     pub attempts: u32,
+    /// The closure of the sandbox paths that are in the store, once it is known: it is the same
+    /// for all jobs of a run.
+    pub tools: Option<BTreeMap<StorePath, PathInfo>>,
 }
 
 /// Describes the end of an attempt, now.
@@ -187,6 +215,7 @@ pub fn run(orders: &Orders) -> i32 {
         slot: None,
         nonce,
         attempts: 0,
+        tools: None,
     };
     match agent.greet(orders).and_then(|()| agent.serve(orders.task)) {
         Ok(()) => exit::DONE,
@@ -195,16 +224,12 @@ pub fn run(orders: &Orders) -> i32 {
 }
 
 fn open_store(shape: Shape) -> Result<Store, MachineError> {
-    let nix_dir = match shape {
-        Shape::Strong => PathBuf::from("/nix"),
-        Shape::Plain => {
-            // A daemon makes mount points open to all; no builder may look in here.
-            let private = std::fs::Permissions::from_mode(0o700);
-            fs_err::set_permissions(OWN, private).map_err(|error| MachineError::of(&error))?;
-            PathBuf::from(PLAIN_STORE)
-        }
-    };
-    Store::open(NixDir::new(nix_dir)).map_err(|error| MachineError::of(&error))
+    if shape == Shape::Plain {
+        // A daemon makes mount points open to all; no builder may look in here.
+        let private = std::fs::Permissions::from_mode(0o700);
+        fs_err::set_permissions(OWN, private).map_err(|error| MachineError::of(&error))?;
+    }
+    Store::open(NixDir::new(shape.nix_dir())).map_err(|error| MachineError::of(&error))
 }
 
 impl Agent {

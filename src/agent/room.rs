@@ -11,8 +11,8 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use crate::agent::users::BuildUser;
-use crate::agent::{SANDBOX_PATHS, Shape, points};
-use crate::nix::StorePath;
+use crate::agent::{Shape, points};
+use crate::nix::{StorePath, store_part};
 use crate::sandbox::{
     Access, Cage, Child, Entry, Filter, Identity, Missing, Namespaces, Personality, Process,
     devices,
@@ -60,7 +60,7 @@ pub struct Room<'a> {
     pub dir: &'a NixDir,
     /// Where outputs and temporary files are made.
     pub slot: &'a SlotDirs,
-    /// Every path of the input closure.
+    /// Every path to be seen: the input closure, and that of what sandbox paths bring.
     pub closure: &'a BTreeMap<StorePath, PathInfo>,
     /// What of the machine is visible besides.
     pub sandbox_paths: &'a [SandboxPath],
@@ -115,6 +115,16 @@ impl SlotDirs {
             root: base.join("root"),
             points: base.join("points"),
         }
+    }
+}
+
+/// Returns the store paths that sandbox paths bring into a strong room, which needs their closures
+/// too. A plain op has them mounted by itself.
+pub fn tools(shape: Shape, paths: &[SandboxPath]) -> BTreeSet<StorePath> {
+    let sources = paths.iter().filter_map(|path| store_part(&path.source));
+    match shape {
+        Shape::Strong => sources.map(|(path, _)| path).collect(),
+        Shape::Plain => BTreeSet::new(),
     }
 }
 
@@ -287,8 +297,13 @@ impl Room<'_> {
             target: "/proc".into(),
         });
         for path in self.sandbox_paths {
-            let source = format!("{SANDBOX_PATHS}{}", path.target);
-            entries.push(bind(Path::new(&source), &path.target, Access::ReadWrite));
+            let access = match store_part(&path.source) {
+                // A path of the store at its own place is there already, with its closure.
+                Some(_) if path.source == path.target => continue,
+                Some(_) => Access::ReadOnly,
+                None => Access::ReadWrite,
+            };
+            entries.push(bind(Path::new(&path.source), &path.target, access));
         }
         for (path, contents) in &self.files {
             if !path.starts_with(BUILD_DIR) {

@@ -70,8 +70,11 @@ pub fn agent(arguments: &[String]) -> Result<u8, Error> {
     if let [install, id] = arguments
         && install == "install"
     {
-        let nonce = std::env::var(agent::NONCE).unwrap_or_default();
-        return Ok(u8::try_from(agent::install::run(id, &nonce)).unwrap_or(1));
+        let variable = |name| std::env::var(name).unwrap_or_default();
+        let shape = agent::Shape::read(&variable(agent::SHAPE))
+            .ok_or_else(|| Error::usage("only an engine delivers the agent"))?;
+        let code = agent::install::run(id, shape, &variable(agent::NONCE));
+        return Ok(u8::try_from(code).unwrap_or(1));
     }
     let orders = agent::Orders::read(arguments, &environment)
         .ok_or_else(|| Error::usage("only an engine starts the agent"))?;

@@ -6,14 +6,17 @@
 //! | `buildkit` | `BUILDKIT_HOST` is set |
 //! | `embedded` | what is left |
 //!
-//! Deciding is pure: nobody is called.
+//! Deciding is pure: nobody is called. A daemon is asked for its shape when a session begins.
 
 use std::fmt;
 
 use super::args::{self, Shape};
 use super::error::{Error, Kind};
+use super::failure;
+use super::signals::Asked;
 use super::surroundings::Surroundings;
 use crate::buildkit::Address;
+use crate::engine::offer::{self, Offer};
 use crate::report::Logs;
 use crate::run::EngineChoice;
 
@@ -25,10 +28,14 @@ pub enum Engine {
         /// How it isolates.
         shape: Shape,
     },
-    /// A `BuildKit` daemon, whose containers are the sandboxes.
+    /// A `BuildKit` daemon.
     BuildKit {
         /// Where it is.
         address: Address,
+        /// How it isolates; not known before [`Engine::settle`] if nobody said so.
+        shape: Option<Shape>,
+        /// What ops take of it beyond a sandbox.
+        entitlements: Vec<String>,
     },
 }
 
@@ -37,8 +44,13 @@ impl Engine {
     pub fn choice(&self) -> EngineChoice {
         match self {
             Self::Embedded { .. } => EngineChoice::Embedded,
-            Self::BuildKit { address } => EngineChoice::BuildKit {
+            Self::BuildKit {
+                address,
+                entitlements,
+                ..
+            } => EngineChoice::BuildKit {
                 address: address.clone(),
+                entitlements: entitlements.clone(),
             },
         }
     }
@@ -47,8 +59,39 @@ impl Engine {
     pub fn shape(&self) -> Shape {
         match self {
             Self::Embedded { shape } => *shape,
-            Self::BuildKit { .. } => Shape::Plain,
+            Self::BuildKit { shape, .. } => shape.unwrap_or(Shape::Plain),
         }
+    }
+
+    /// Asks a daemon whether it can have strong ops, if that is of interest: they are what is wanted
+    /// unless somebody said otherwise.
+    ///
+    /// # Errors
+    ///
+    /// The daemon does not answer, or can have none, and somebody said that they shall be.
+    pub fn settle(self, asked: &Asked) -> Result<Self, Error> {
+        let Self::BuildKit { address, shape, .. } = self else {
+            return Ok(self);
+        };
+        let offer = match shape {
+            Some(Shape::Plain) => None,
+            Some(Shape::Strong) | None => {
+                let offer = offer::ask(&address, &asked.cancel());
+                Some(offer.map_err(|error| failure::engine(error, asked))?)
+            }
+        };
+        let (shape, entitlements) = match offer {
+            Some(Offer::Strong { entitlements }) => (Shape::Strong, entitlements),
+            Some(Offer::Plain { lacks }) if shape == Some(Shape::Strong) => {
+                return Err(failure::no_strong_ops(&address, lacks));
+            }
+            Some(Offer::Plain { .. }) | None => (Shape::Plain, Vec::new()),
+        };
+        Ok(Self::BuildKit {
+            address,
+            shape: Some(shape),
+            entitlements,
+        })
     }
 
     /// Where the logs of its builds stay.
@@ -73,7 +116,7 @@ impl fmt::Display for Engine {
         };
         match self {
             Self::Embedded { .. } => write!(f, "embedded ({shape})"),
-            Self::BuildKit { address } => write!(f, "buildkit {address} ({shape})"),
+            Self::BuildKit { address, .. } => write!(f, "buildkit {address} ({shape})"),
         }
     }
 }
@@ -112,10 +155,6 @@ pub fn decide(typed: &args::Engine, around: &Surroundings) -> Result<Engine, Err
 }
 
 fn buildkit(shape: Option<Shape>, around: &Surroundings) -> Result<Engine, Error> {
-    if shape == Some(Shape::Strong) {
-        let text = "the shape `strong` is not there yet on BuildKit";
-        return Err(Error::new(Kind::Engine, text).hint("`--shape plain` works on every daemon"));
-    }
     let address = match around.variables.get("BUILDKIT_HOST") {
         None => Address::usual(),
         Some(value) => {
@@ -125,7 +164,11 @@ fn buildkit(shape: Option<Shape>, around: &Surroundings) -> Result<Engine, Error
             parsed.map_err(|error| Error::usage(format!("`BUILDKIT_HOST`: {error}")))?
         }
     };
-    Ok(Engine::BuildKit { address })
+    Ok(Engine::BuildKit {
+        address,
+        shape,
+        entitlements: Vec::new(),
+    })
 }
 
 #[cfg(test)]
@@ -181,7 +224,7 @@ mod tests {
         buildkit unix:///run/b.sock (plain)
         buildkit unix:///run/buildkit/buildkitd.sock (plain)
         buildkit tcp://b:1 (plain)
-        7 error: the engine cannot be used;   the shape `strong` is not there yet on BuildKit; hint: `--shape plain` works on every daemon
+        buildkit unix:///run/b.sock (strong)
         2 error: `BUILDKIT_HOST`: `docker-container://b` is not unix:///PATH or tcp://HOST:PORT
         embedded (strong)
         embedded (strong)

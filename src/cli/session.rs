@@ -311,9 +311,12 @@ impl Session<'_> {
     fn store_name(&self) -> String {
         match self.engine {
             Engine::Embedded { .. } => self.place.store.root.display().to_string(),
-            Engine::BuildKit { address } => {
-                format!("cache mount `{}` of {address}", engine::lower::STORE_CACHE)
-            }
+            Engine::BuildKit { address, .. } => match self.engine.shape() {
+                Shape::Plain => {
+                    format!("cache mount `{}` of {address}", engine::lower::STORE_CACHE)
+                }
+                Shape::Strong => format!("device `{}` of {address}", engine::lower::STORE_DEVICE),
+            },
         }
     }
 

@@ -19,7 +19,7 @@ use crate::buildkit::secrets::Vault;
 use crate::buildkit::ssh::Forward;
 use crate::buildkit::{Address, Daemon, Kind, Services, Session, SolveError, control};
 use crate::engine::lower::{self, TUNNEL};
-use crate::engine::{Device, Engine, EngineEvent, Error, Op, OpEnd, OpExit};
+use crate::engine::{Device, Engine, EngineEvent, Error, Op, OpEnd, OpExit, Shape};
 use crate::nix::{HashAlgorithm, base32, hash_bytes};
 
 /// What the engine is made of.
@@ -31,6 +31,10 @@ pub struct Config {
     pub program: PathBuf,
     /// The agent's id, as ops name it.
     pub agent: String,
+    /// Where ops have the store.
+    pub shape: Shape,
+    /// What every solve asks of the daemon beyond a sandbox.
+    pub entitlements: Vec<String>,
     /// The conductor's listening socket, where every op's tunnel ends.
     pub tunnel: PathBuf,
     /// The run's id: no two runs have the same.
@@ -173,7 +177,7 @@ impl Line {
         let mut solved = self.solve(op.definition.clone()).await;
         if let Err(error) = &solved
             && first
-            && lacks(error, &self.config.agent)
+            && lacks(error, &self.config)
         {
             solved = match self.install(&op.nonce).await {
                 Ok(()) => self.solve(op.definition).await,
@@ -190,18 +194,21 @@ impl Line {
             reference: unique(&["solve", &self.config.run, &number]),
             definition,
             session: self.session.clone(),
-            entitlements: Vec::new(),
+            entitlements: self.config.entitlements.clone(),
         };
         self.daemon.solve(solve).await
     }
 
     /// Delivers the agent into the store.
     async fn install(&self, nonce: &str) -> Result<(), SolveError> {
-        let definition = lower::install(&self.config.agent, nonce).map_err(|error| SolveError {
-            message: error.to_string(),
-            kind: Kind::Other,
-            vertex: None,
-        })?;
+        let definition =
+            lower::install(&self.config.agent, self.config.shape, nonce).map_err(|error| {
+                SolveError {
+                    message: error.to_string(),
+                    kind: Kind::Other,
+                    vertex: None,
+                }
+            })?;
         let installed = self.solve(definition).await;
         installed.map_err(|mut error| {
             error.message = format!("cannot deliver the agent: {}", error.message);
@@ -213,9 +220,18 @@ impl Line {
 }
 
 /// Whether an op was not started because its store has no agent yet.
-fn lacks(error: &SolveError, agent: &str) -> bool {
-    error.message.contains(&format!("pontoon/agent/{agent}"))
-        && error.message.contains("no such file or directory")
+fn lacks(error: &SolveError, config: &Config) -> bool {
+    match config.shape {
+        // What says so of a program that is not there is the container's runtime, with a code that
+        // the agent never ends with; its words are only in the op's log.
+        Shape::Strong => matches!(error.kind, Kind::Exit(1 | 126 | 127)),
+        Shape::Plain => {
+            error
+                .message
+                .contains(&format!("pontoon/agent/{}", config.agent))
+                && error.message.contains("no such file or directory")
+        }
+    }
 }
 
 /// Starts and ends ops until nobody speaks any more, or the daemon is gone.
@@ -293,7 +309,7 @@ pub fn agent_id(program: &std::path::Path) -> std::io::Result<String> {
 }
 
 /// A name of 25 characters in base 36, as daemons expect it; as unique as what it is made of.
-fn unique(parts: &[&str]) -> String {
+pub(super) fn unique(parts: &[&str]) -> String {
     let hash = hash_bytes(HashAlgorithm::Sha256, parts.join("\0").as_bytes());
     let bytes = &hash.digest_as_bytes()[..25];
     let digits = b"0123456789abcdefghijklmnopqrstuvwxyz";
@@ -303,7 +319,7 @@ fn unique(parts: &[&str]) -> String {
         .collect()
 }
 
-fn chain(error: &dyn std::error::Error) -> String {
+pub(super) fn chain(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut cause = error.source();
     while let Some(error) = cause {
@@ -335,6 +351,8 @@ mod tests {
             address: Address::Unix(place.path().join("none.sock")),
             program: PathBuf::new(),
             agent: String::new(),
+            shape: Shape::Plain,
+            entitlements: Vec::new(),
             tunnel: PathBuf::new(),
             run: String::new(),
         };

@@ -8,6 +8,7 @@ pub mod buildkit;
 pub mod device;
 pub mod embedded;
 pub mod lower;
+pub mod offer;
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -80,6 +81,9 @@ pub enum Error {
         /// Why, and what to do.
         reason: String,
     },
+    /// Connecting was given up.
+    #[error("interrupted while connecting")]
+    Cancelled,
     /// A daemon cannot be used.
     #[error("the BuildKit daemon at `{address}` cannot be used: {reason}")]
     Daemon {

@@ -25,3 +25,29 @@ pub use wanted::{Outputs, Wanted};
 pub fn base32(bytes: &[u8]) -> String {
     nix_derivation::nixbase32::encode(bytes)
 }
+
+/// Cuts a path below `/nix/store` into its store path and the rest, which begins with `/` if
+/// there is any.
+pub fn store_part(path: &str) -> Option<(StorePath, &str)> {
+    let name = path.strip_prefix(STORE_DIR)?.strip_prefix('/')?;
+    let (name, inside) = name.split_at(name.find('/').unwrap_or(name.len()));
+    let store_path = format!("{STORE_DIR}/{name}").parse().ok()?;
+    Some((store_path, inside.trim_end_matches('/')))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn cuts_a_path_of_the_store_in_two() {
+        const BUSYBOX: &str = "/nix/store/0c0rl5kb4b7jlqq8q01qmjdy4vgn2mny-busybox";
+        let cut = |text: &str| store_part(text).map(|(path, inside)| format!("{path} {inside}"));
+        assert_eq!(cut(BUSYBOX).unwrap(), format!("{BUSYBOX} "));
+        let inside = cut(&format!("{BUSYBOX}/bin/sh")).unwrap();
+        assert_eq!(inside, format!("{BUSYBOX} /bin/sh"));
+        for text in ["/bin/sh", "/nix/store", "/nix/store/busybox/bin/sh"] {
+            assert_eq!(cut(text), None, "{text}");
+        }
+    }
+}

@@ -95,7 +95,7 @@ impl<'a> Session<'a> {
             let device = sandbox_device(self.options.shape, &paths);
             self.engine.offer(device)?;
         }
-        self.sandbox_paths = paths;
+        self.sandbox_paths = engine::places(&self.lowering.sandbox_paths, paths);
         Ok(())
     }
 
