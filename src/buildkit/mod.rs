@@ -5,6 +5,7 @@
 //! | [`address`] | where a daemon is: `unix://` and plain `tcp://` |
 //! | [`connection`] | one HTTP/2 connection to it, made once |
 //! | [`control`] | its version; solving a definition |
+//! | [`workers`], [`records`] | what it says of itself; what is in its cache, and removing some |
 //! | [`session`] | the tunnel on which the daemon is the client and we serve |
 //! | [`ssh`], [`secrets`], [`filesync`] | what we serve there: byte streams, secrets, one file |
 //! | [`errors`] | what a failed solve says, decoded |
@@ -19,9 +20,11 @@ pub mod connection;
 pub mod control;
 pub mod errors;
 pub mod filesync;
+pub mod records;
 pub mod secrets;
 pub mod session;
 pub mod ssh;
+pub mod workers;
 
 pub use address::Address;
 pub use control::Daemon;
