@@ -53,6 +53,8 @@ pub struct Solve {
     pub definition: Vec<u8>,
     /// The session that answers for it.
     pub session: String,
+    /// What it asks of the daemon beyond a sandbox, as `security.insecure`.
+    pub entitlements: Vec<String>,
 }
 
 impl Daemon {
@@ -96,7 +98,7 @@ impl Daemon {
             r#ref: solve.reference,
             definition: Bytes::from(solve.definition),
             session: solve.session,
-            entitlements: Vec::new(),
+            entitlements: solve.entitlements,
             internal: true,
         };
         let answer = self.client.clone().solve(request).await;

@@ -211,6 +211,7 @@ impl Line {
             reference: unique(&["solve", &self.config.run, &number]),
             definition,
             session: self.session.clone(),
+            entitlements: Vec::new(),
         };
         self.daemon.solve(solve).await
     }

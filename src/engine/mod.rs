@@ -5,6 +5,7 @@
 //! conductor, over the tunnel. [`lower`] is the only place that knows both worlds.
 
 pub mod buildkit;
+pub mod device;
 pub mod embedded;
 pub mod lower;
 pub mod trim;
