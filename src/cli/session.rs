@@ -320,7 +320,7 @@ impl Session<'_> {
         }
     }
 
-    fn options(&self, run: String) -> Result<run::Options, Error> {
+    pub(super) fn options(&self, run: String) -> Result<run::Options, Error> {
         let program = std::env::current_exe().map_err(|source| Error::new(Kind::Other, source))?;
         let nix_dir = |store: &Store| NixDir::new(store.nix_dir());
         Ok(run::Options {
@@ -397,7 +397,7 @@ fn environment() -> Vec<(OsString, OsString)> {
     std::env::vars_os().collect()
 }
 
-fn run_id() -> Result<String, Error> {
+pub(super) fn run_id() -> Result<String, Error> {
     let mut bytes = [0; 8];
     let random = fs_err::File::open("/dev/urandom")
         .and_then(|mut file| std::io::Read::read_exact(&mut file, &mut bytes));

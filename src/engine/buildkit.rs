@@ -9,6 +9,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::thread::JoinHandle;
+use std::time::Duration;
 
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::sync::oneshot;
@@ -19,8 +20,12 @@ use crate::buildkit::secrets::Vault;
 use crate::buildkit::ssh::Forward;
 use crate::buildkit::{Address, Daemon, Kind, Services, Session, SolveError, control};
 use crate::engine::lower::{self, TUNNEL};
+use crate::engine::trim::Beside;
 use crate::engine::{Device, Engine, EngineEvent, Error, Op, OpEnd, OpExit, Shape};
 use crate::nix::{HashAlgorithm, base32, hash_bytes};
+
+/// How long the end of a run waits for a daemon that removes old records.
+const LONGEST_STEP: Duration = Duration::from_secs(2);
 
 /// What the engine is made of.
 #[derive(Debug, Clone)]
@@ -52,6 +57,10 @@ pub struct BuildKit {
 enum Word {
     Start(Op),
     Kill(String),
+    /// An op holds the store.
+    Held,
+    /// It will not for long. Dropped when nothing needs it any more.
+    LetGo(std::sync::mpsc::Sender<()>),
 }
 
 impl BuildKit {
@@ -108,6 +117,18 @@ impl Engine for BuildKit {
 
     fn kill(&mut self, nonce: &str) -> Result<(), Error> {
         self.say(Word::Kill(nonce.to_owned()))
+    }
+
+    fn store_held(&mut self) -> Result<(), Error> {
+        self.say(Word::Held)
+    }
+
+    fn store_let_go(&mut self) -> Result<(), Error> {
+        let (done, waiting) = std::sync::mpsc::channel();
+        self.say(Word::LetGo(done))?;
+        // Nothing is ever sent: it is over when the sender is gone.
+        let _ = waiting.recv_timeout(LONGEST_STEP);
+        Ok(())
     }
 
     /// A daemon's devices are its own.
@@ -243,6 +264,7 @@ async fn converse(
 ) {
     let mut ops: JoinSet<(String, Result<OpExit, String>)> = JoinSet::new();
     let mut kills: BTreeMap<String, oneshot::Sender<()>> = BTreeMap::new();
+    let mut beside = None;
     loop {
         tokio::select! {
             word = heard.recv() => match word {
@@ -255,6 +277,15 @@ async fn converse(
                 Some(Word::Kill(nonce)) => {
                     if let Some(kill) = kills.remove(&nonce) {
                         let _ = kill.send(());
+                    }
+                }
+                Some(Word::Held) => beside = Some(Beside::begin(line.daemon.clone())),
+                Some(Word::LetGo(done)) => {
+                    if let Some(beside) = beside.take() {
+                        tokio::spawn(async move {
+                            beside.end().await;
+                            drop(done);
+                        });
                     }
                 }
             },

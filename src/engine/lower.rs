@@ -250,7 +250,7 @@ pub const AGENT_SOURCE: &str = "pontoon-agent";
 /// The agent's name in that directory.
 pub const AGENT_FILE: &str = "pontoon";
 /// Where the op that delivers the agent has that directory.
-const DELIVERY: &str = "/.pontoon/delivery";
+pub(super) const DELIVERY: &str = "/.pontoon/delivery";
 
 /// Lowers the delivery of an agent into the store of a daemon: it runs from the client's own copy
 /// of its file and puts another into the cache mount, or the device. That takes no privilege.
