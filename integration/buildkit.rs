@@ -17,15 +17,15 @@ use super::support::{
 };
 
 /// A daemon, a store to evaluate in, and in it the shell of every builder.
-struct Scene<'p> {
-    daemon: Daemon<'p>,
-    nix: Nix<'p>,
+pub(super) struct Scene<'p> {
+    pub(super) daemon: Daemon<'p>,
+    pub(super) nix: Nix<'p>,
     /// The store path of a static busybox.
     shell: String,
 }
 
 impl<'p> Scene<'p> {
-    fn new(place: &'p Place) -> Self {
+    pub(super) fn new(place: &'p Place) -> Self {
         let nix = Nix::new(place, "evaluated", BuildUsers::Nobody);
         let added = run(&mut nix.command("nix-store", &["--add", "/bin/busybox"]));
         Self {
@@ -35,8 +35,8 @@ impl<'p> Scene<'p> {
         }
     }
 
-    fn pontoon(&self, arguments: &[&str]) -> Command {
-        let paths = ["sh", "sleep", "cat", "ls", "wc"]
+    pub(super) fn pontoon(&self, arguments: &[&str]) -> Command {
+        let paths = ["sh", "sleep", "cat", "ls", "wc", "mkdir", "cp", "ln"]
             .map(|name| format!("/bin/{name}={}", self.shell))
             .join(" ");
         let mut command = self.nix.pontoon(arguments);
@@ -47,7 +47,7 @@ impl<'p> Scene<'p> {
     }
 
     /// A file of the store in the cache mount, as text.
-    fn read(&self, path: &str) -> String {
+    pub(super) fn read(&self, path: &str) -> String {
         fs_err::read_to_string(self.daemon.root().join(path.trim_start_matches('/'))).unwrap()
     }
 
@@ -391,6 +391,6 @@ fn what_a_daemon_cannot_do_is_said_by_name() {
     let address = format!("unix://{}", socket.display());
     build(&address, &["--sandbox-paths", ""])
         .code(7)
-        .says("is not a BuildKit daemon");
+        .says("is not a buildkitd: it says `220 mail.example.org ESMTP`");
     stranger.join().unwrap();
 }

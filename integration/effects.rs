@@ -21,7 +21,7 @@ pub(super) const BUILDS: &str = r#"
   tool = make "tool" ''
     mkdir -p $out/bin
     cp /bin/sh $out/bin/busybox
-    for name in sh ls cat env sort cut tr sha256sum wget sleep id; do ln -s busybox $out/bin/$name; done
+    for name in sh ls cat env sort cut tr sha256sum wget sleep id wc chmod; do ln -s busybox $out/bin/$name; done
   '';
   hello = make "hello" "echo hello > $out";
   other = make "other" "echo other > $out";
@@ -48,6 +48,23 @@ impl<'p> Stage<'p> {
             // Plain takes a second user id.
             Self::user(place, "bare", User::without_range(place), "strong"),
         ]
+    }
+
+    /// Those in which an effect may have the whole store.
+    pub(super) fn strong(place: &'p Place) -> Vec<Self> {
+        let mut all = Self::all(place);
+        all.retain(|stage| stage.shape == "strong");
+        all
+    }
+
+    /// Where a store path lies on disk.
+    pub(super) fn physical(&self, path: &str) -> PathBuf {
+        self.nix.physical(path)
+    }
+
+    /// Checks that real Nix finds nothing wrong with the store.
+    pub(super) fn verify(&self) {
+        self.nix.verify();
     }
 
     fn user(place: &'p Place, name: &'static str, user: User<'p>, shape: &'static str) -> Self {

@@ -7,11 +7,13 @@
     reason = "a test fails by panicking, and so does what it calls"
 )]
 
+mod bad_input;
 mod buildkit;
 mod collector;
 mod commands;
 mod concurrency;
 mod conformance;
+mod daemons;
 mod demo;
 mod effects;
 mod engine;
@@ -22,6 +24,7 @@ mod kills;
 mod limits;
 mod outputs;
 mod pipelines;
+mod roots;
 mod strong;
 mod support;
 mod users;

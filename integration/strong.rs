@@ -11,8 +11,8 @@ use rustix::process::Signal;
 
 use super::buildkit::{PIPELINE, all_gone, output, run_id};
 use super::support::{
-    BuildUsers, Daemon, Nix, Place, Running, Seed, assert_same, count, graph, processes_with, rows,
-    run, sandbox_paths, until,
+    BuildUsers, Daemon, Kind, Nix, Place, Running, Seed, assert_same, count, graph, processes_with,
+    rows, run, sandbox_paths, until,
 };
 
 /// A daemon, a store to evaluate in, and in it the shell of every builder.
@@ -27,7 +27,8 @@ struct Scene<'p> {
 
 impl<'p> Scene<'p> {
     fn new(place: &'p Place, users: Users) -> Self {
-        Self::with(place, Daemon::strong(place, users))
+        let daemon = Daemon::strong(Kind::BuildKitStrong, place, users);
+        Self::with(place, daemon)
     }
 
     fn with(place: &'p Place, daemon: Daemon<'p>) -> Self {
@@ -35,7 +36,7 @@ impl<'p> Scene<'p> {
         let added = run(&mut nix.command("nix-store", &["--add", "/bin/busybox"]));
         Self {
             daemon,
-            store: Nix::new(place, "strong", BuildUsers::Group),
+            store: Nix::new(place, "daemon", BuildUsers::Group),
             shell: added.ok().stdout.trim().to_owned(),
             nix,
         }
@@ -46,9 +47,8 @@ impl<'p> Scene<'p> {
             .map(|name| format!("/bin/{name}={}", self.shell))
             .join(" ");
         let mut command = self.nix.pontoon(arguments);
-        command
-            .args(["--json", "--sandbox-paths", &paths])
-            .env("BUILDKIT_HOST", self.daemon.address());
+        command.args(["--json", "--sandbox-paths", &paths]);
+        self.daemon.serve(&mut command);
         command
     }
 
@@ -69,20 +69,26 @@ impl<'p> Scene<'p> {
 
 #[test]
 fn agents_go_on_from_build_to_build_and_make_what_embedded_makes() {
-    let place = Place::new();
-    let scene = Scene::new(&place, Users::Machine);
+    for kind in Kind::STRONG {
+        let place = Place::new();
+        let daemon = Daemon::strong(kind, &place, Users::Machine);
+        agents_go_on(&place, &Scene::with(&place, daemon));
+    }
+}
+
+fn agents_go_on(place: &Place, scene: &Scene<'_>) {
     let size = count(40, 400);
     let file = place.write("graph.nix", graph(&mut Seed::new("strong"), size, "strong"));
     let build = ["build", "-j", "2", "-f", file.to_str().unwrap()];
     let ran = run(&mut scene.pontoon(&build)).ok();
     assert_eq!(ran.outcomes(), BTreeMap::from([("built".to_owned(), size)]));
     let begun = &ran.json_lines()[0]["engine"];
-    let engine = format!("buildkit {} (strong)", scene.daemon.address());
-    assert_eq!(begun.as_str(), Some(engine.as_str()));
+    let begun = begun.as_str().unwrap();
+    assert!(begun.ends_with("(strong)"), "{begun}");
     let builds = scene.ops("build");
     assert!((1..=2).contains(&builds), "{builds} ops for {size} builds");
 
-    let embedded = Nix::new(&place, "embedded", BuildUsers::Group);
+    let embedded = Nix::new(place, "embedded", BuildUsers::Group);
     run(embedded.pontoon(&build).arg("--no-link")).ok();
     let theirs = rows(embedded.root());
     let paths: Vec<&str> = theirs.keys().map(String::as_str).collect();
@@ -99,8 +105,14 @@ fn agents_go_on_from_build_to_build_and_make_what_embedded_makes() {
 
 #[test]
 fn a_builder_sees_its_closure_alone_and_each_effect_its_own_secret() {
-    let place = Place::new();
-    let scene = Scene::new(&place, Users::Own);
+    for kind in Kind::STRONG {
+        let place = Place::new();
+        let daemon = Daemon::strong(kind, &place, Users::Own);
+        sees_its_closure_alone(&Scene::with(&place, daemon));
+    }
+}
+
+fn sees_its_closure_alone(scene: &Scene<'_>) {
     let mut command = scene.pontoon(&["run", "-j", "2", "--expr", PIPELINE]);
     let ran = run(command.env("ONE", "first-word").env("TWO", "second-word")).ok();
     let events = ran.json_lines();
@@ -221,7 +233,7 @@ fn strong_is_refused_clearly_and_plain_is_what_is_left() {
     for why in ["it has no device", "security.insecure is not allowed"] {
         let daemon = match why {
             "it has no device" => Daemon::start(&place),
-            _ => Daemon::ungranting(&place),
+            _ => Daemon::of(Kind::BuildKitDevice, &place),
         };
         let scene = Scene::with(&place, daemon);
         build(&scene, &["--shape", "strong"])

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use pontoon::engine::device::Users;
 use serde_json::Value;
 
-use super::super::support::{BuildUsers, Daemon, Nix, sandbox_paths};
+use super::super::support::{BuildUsers, Daemon, Kind, Nix, sandbox_paths};
 use super::setting::{WAYS, Way};
 use super::{
     Place, SETTINGS, Setting, Ways, assert_equal_but_for, assert_nix_agrees, files, instantiate,
@@ -167,12 +167,13 @@ fn vectors_are_built_as_recorded_in_the_store_of_a_daemon() {
 
 #[test]
 fn vectors_are_built_as_recorded_in_a_store_that_is_a_device() {
-    let vectors = Vectors::new();
-    let daemon = Daemon::strong(&vectors.place, Users::Machine);
-    let nix = build_by(&vectors, &daemon);
-    let store = vectors.place.at("strong");
-    vectors.assert_as_recorded(&store, &[]);
-    nix.on(&store).verify();
+    for kind in Kind::STRONG {
+        let vectors = Vectors::new();
+        let daemon = Daemon::strong(kind, &vectors.place, Users::Machine);
+        let nix = build_by(&vectors, &daemon);
+        vectors.assert_as_recorded(&daemon.root(), &[]);
+        daemon.verify(&nix);
+    }
 }
 
 /// Builds all vectors by a daemon.
@@ -187,7 +188,7 @@ fn build_by<'p>(vectors: &'p Vectors, daemon: &Daemon<'_>) -> Nix<'p> {
         let drvs = instantiate(&nix, &vectors.file, group);
         let all: Vec<String> = drvs.values().map(|drv| format!("{drv}^*")).collect();
         let mut command = nix.pontoon(&["build", "--cores", "1", "--sandbox-paths", &paths]);
-        run(command.args(all).env("BUILDKIT_HOST", daemon.address())).ok();
+        run(daemon.serve(command.args(all))).ok();
     }
     nix
 }

@@ -36,6 +36,17 @@ func init() {
 			"exec.meta.base", "exec.mount.cache", "exec.mount.cache.sharing", "exec.mount.secret",
 			"exec.mount.selector", "exec.mount.ssh", "exec.mount.tmpfs", "exec.mount.tmpfs.size")
 	}
+	definitions["lowered-whole"] = func() *pb.Definition {
+		e := lowered("plain", []string{"effect", "deploy"},
+			nix("/.pontoon/store", "", false),
+			nix("/nix", "", false),
+			tmpfs("/build", 8<<30),
+			tmpfs("/tmp", 8<<30),
+			tmpfs("/dev/shm", 1<<30))
+		return whole(e, "effect deploy", "effect:deploy",
+			"exec.meta.base", "exec.mount.cache", "exec.mount.cache.sharing",
+			"exec.mount.selector", "exec.mount.ssh", "exec.mount.tmpfs", "exec.mount.tmpfs.size")
+	}
 	definitions["embedded-agent"] = func() *pb.Definition {
 		e := strong([]string{"store"})
 		e.Network = pb.NetMode_NONE

@@ -2,13 +2,18 @@
 //!
 //! Its room has the network, the closure of what it refers to (read-only), a home in memory, and
 //! its secrets as files below `/run/secrets`; nothing it does enters the store, or stays on a disk.
+//!
+//! One that asks for the whole store has it at `/nix` and is its owner: user 0 of the op, in strong
+//! of a user namespace without any other id.
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;
 
 use crate::agent::build::Interrupted;
 use crate::agent::link::Lost;
-use crate::agent::room::{BUILD_DIR, Network, Program, Room, SlotDirs, Writes, base_name, tools};
+use crate::agent::room::{BUILD_DIR, Network, Program, Room, SlotDirs, Writes, base_name};
+use crate::agent::tools::tools;
+use crate::agent::users::Users;
 use crate::agent::watch::{End, Limits};
 use crate::agent::{Agent, SECRETS, Shape, end};
 use crate::event::Failure;
@@ -16,7 +21,7 @@ use crate::nix::StorePath;
 use crate::sandbox::{Exit, Filter, Personality};
 use crate::store::Slot;
 use crate::store::attempts::{self, Durability, Kind};
-use crate::tunnel::{EffectJob, EffectResult, FromAgent, MachineError};
+use crate::tunnel::{EffectJob, EffectResult, EffectStore, FromAgent, MachineError};
 
 impl Agent {
     /// Runs an effect; the answer is what the conductor is to hear.
@@ -94,8 +99,12 @@ impl Agent {
             // Nothing is mounted there for an effect that refers to no path.
             fs_err::create_dir_all(&dirs.store).map_err(|error| Interrupted::machine(&error))?;
         }
-        let user = self
-            .users
+        let (users, writes) = match job.store {
+            EffectStore::Closure => (&self.users, Writes::Memory),
+            // Only its owner can write to it.
+            EffectStore::Whole => (&Users::Single, Writes::WholeStore),
+        };
+        let user = users
             .acquire(dirs.number)
             .map_err(|error| Interrupted::machine(&error))?;
         let files = self.secrets(job)?;
@@ -107,7 +116,7 @@ impl Agent {
             sandbox_paths: &job.sandbox_paths,
             user: &user,
             network: Network::Open,
-            writes: Writes::Memory,
+            writes,
             files,
         };
         let program = Program {

@@ -23,6 +23,7 @@ pub mod link;
 pub mod outputs;
 pub mod points;
 pub mod room;
+pub mod tools;
 pub mod users;
 pub mod watch;
 

@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 
 use crate::agent::users::BuildUser;
 use crate::agent::{Shape, points};
-use crate::nix::{StorePath, store_part};
+use crate::nix::{InStore, StorePath};
 use crate::sandbox::{
     Access, Cage, Child, Entry, Filter, Identity, Missing, Namespaces, Personality, Process,
     devices,
@@ -50,7 +50,18 @@ pub enum Writes {
     /// To memory that is gone with the room, and not into `/nix/store`: an effect may write down
     /// its secrets, and nothing of them may stay on a disk.
     Memory,
+    /// To such memory, and to all of the store, which is at `/nix`; its owner works in the room.
+    WholeStore,
 }
+
+/// What of `/proc` user 0 may write to without any privilege but its number.
+const WRITABLE_BY_ROOT: [&str; 5] = [
+    "/proc/bus",
+    "/proc/fs",
+    "/proc/irq",
+    "/proc/sys",
+    "/proc/sysrq-trigger",
+];
 
 /// A room to be made.
 pub struct Room<'a> {
@@ -115,16 +126,6 @@ impl SlotDirs {
             root: base.join("root"),
             points: base.join("points"),
         }
-    }
-}
-
-/// Returns the store paths that sandbox paths bring into a strong room, which needs their closures
-/// too. A plain op has them mounted by itself.
-pub fn tools(shape: Shape, paths: &[SandboxPath]) -> BTreeSet<StorePath> {
-    let sources = paths.iter().filter_map(|path| store_part(&path.source));
-    match shape {
-        Shape::Strong => sources.map(|(path, _)| path).collect(),
-        Shape::Plain => BTreeSet::new(),
     }
 }
 
@@ -201,7 +202,10 @@ impl Room<'_> {
         match self.shape {
             Shape::Strong => Identity::Mapped {
                 outside: (uid, gid),
-                inside: INSIDE,
+                inside: match self.writes {
+                    Writes::Slot | Writes::Memory => INSIDE,
+                    Writes::WholeStore => (0, 0),
+                },
             },
             Shape::Plain => Identity::User { uid, gid },
         }
@@ -209,7 +213,7 @@ impl Room<'_> {
 
     fn prepare_directories(&self) -> Result<(), RoomError> {
         let (uid, gid) = (self.user.uid, self.user.gid);
-        if self.writes == Writes::Memory {
+        if self.writes != Writes::Slot {
             return self.prepare_memory();
         }
         // The group may create outputs beside inputs that are not its own (Nix spec §4.8).
@@ -231,9 +235,11 @@ impl Room<'_> {
         if self.shape == Shape::Strong {
             return Ok(());
         }
-        let store = &self.slot.store;
-        fs_err::create_dir_all(store).map_err(|error| prepare(store, error))?;
-        set(store, 0o555, (0, 0))?;
+        if self.writes == Writes::Memory {
+            let store = &self.slot.store;
+            fs_err::create_dir_all(store).map_err(|error| prepare(store, error))?;
+            set(store, 0o555, (0, 0))?;
+        }
         set(&self.slot.build, 0o700, (self.user.uid, self.user.gid))?;
         set(&self.slot.temporary, 0o1777, (0, 0))
     }
@@ -241,40 +247,31 @@ impl Room<'_> {
     /// The places to write to, with the inputs in the store.
     fn places(&self) -> Vec<Entry> {
         let inputs = self.closure.keys().map(|path| self.input(path));
-        let tmpfs = |target: &str, mode| Entry::Tmpfs {
-            target: target.into(),
-            size: None,
-            mode,
+        if self.writes == Writes::Slot {
+            let build = bind(&self.slot.build, BUILD_DIR, Access::ReadWrite);
+            let temporary = bind(&self.slot.temporary, "/tmp", Access::ReadWrite);
+            let store = bind(&self.slot.store, "/nix/store", Access::ReadWrite);
+            return [build, temporary, store]
+                .into_iter()
+                .chain(inputs)
+                .collect();
+        }
+        let home = Entry::Directory {
+            path: BUILD_DIR.into(),
+            mode: 0o700,
+            owner: (self.user.uid, self.user.gid),
         };
-        let (mut places, after) = match self.writes {
-            Writes::Slot => {
-                let build = bind(&self.slot.build, BUILD_DIR, Access::ReadWrite);
-                let temporary = bind(&self.slot.temporary, "/tmp", Access::ReadWrite);
-                let store = bind(&self.slot.store, "/nix/store", Access::ReadWrite);
-                (vec![build, temporary, store], None)
-            }
-            Writes::Memory => {
-                let home = Entry::Directory {
-                    path: BUILD_DIR.into(),
-                    mode: 0o700,
-                    owner: (self.user.uid, self.user.gid),
-                };
-                let closed = Entry::Chmod {
-                    path: "/nix/store".into(),
-                    mode: 0o555,
-                };
-                let build = tmpfs(BUILD_DIR, 0o700);
-                let places = vec![
-                    build,
-                    home,
-                    tmpfs("/tmp", 0o1777),
-                    tmpfs("/nix/store", 0o755),
-                ];
-                (places, Some(closed))
-            }
-        };
+        let mut places = vec![tmpfs(BUILD_DIR, 0o700), home, tmpfs("/tmp", 0o1777)];
+        if self.writes == Writes::WholeStore {
+            places.push(bind(self.dir.path(), "/nix", Access::ReadWrite));
+            return places;
+        }
+        places.push(tmpfs("/nix/store", 0o755));
         places.extend(inputs);
-        places.extend(after);
+        places.push(Entry::Chmod {
+            path: "/nix/store".into(),
+            mode: 0o555,
+        });
         places
     }
 
@@ -288,16 +285,20 @@ impl Room<'_> {
         entries.extend(self.places());
         entries.extend(self.etc());
         entries.extend(devices());
-        entries.push(Entry::Tmpfs {
-            target: "/dev/shm".into(),
-            size: None,
-            mode: 0o1777,
-        });
+        entries.push(tmpfs("/dev/shm", 0o1777));
         entries.push(Entry::Proc {
             target: "/proc".into(),
         });
+        if self.writes == Writes::WholeStore {
+            entries.extend(WRITABLE_BY_ROOT.map(|path| Entry::Bind {
+                source: path.into(),
+                target: path.into(),
+                access: Access::ReadOnly,
+                missing: Missing::Skipped,
+            }));
+        }
         for path in self.sandbox_paths {
-            let access = match store_part(&path.source) {
+            let access = match InStore::parse(&path.source) {
                 // A path of the store at its own place is there already, with its closure.
                 Some(_) if path.source == path.target => continue,
                 Some(_) => Access::ReadOnly,
@@ -376,6 +377,9 @@ impl Room<'_> {
         if self.network == Network::Open {
             write("/etc/nsswitch.conf", NSSWITCH.as_bytes())?;
         }
+        if self.writes == Writes::WholeStore {
+            return Ok(());
+        }
         self.clear_slot()?;
         for path in self.closure.keys() {
             if let Ok(link) = self.dir.real(path).read_link() {
@@ -430,6 +434,14 @@ fn mounted_in_store() -> Result<BTreeSet<String>, RoomError> {
         .filter_map(|name| name.split('/').next())
         .map(str::to_owned)
         .collect())
+}
+
+fn tmpfs(target: &str, mode: u32) -> Entry {
+    Entry::Tmpfs {
+        target: target.into(),
+        size: None,
+        mode,
+    }
 }
 
 fn bind(source: &Path, target: &str, access: Access) -> Entry {

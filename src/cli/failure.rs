@@ -83,9 +83,22 @@ pub fn run(error: run::Error, asked: &Asked) -> Error {
             hints = vec![hint.to_owned()];
             Kind::Engine
         }
+        E::Engine(engine::Error::NoRoots { .. }) => {
+            let hint = "a daemon makes it: set `BUILDKIT_HOST`, or use `--engine buildkit`";
+            hints = vec![hint.to_owned()];
+            Kind::Engine
+        }
+        E::Engine(engine::Error::NoWalls { .. }) => {
+            hints = vec!["leave out `--shape plain`".to_owned()];
+            Kind::Engine
+        }
         E::Source { .. } | E::Store { .. } => Kind::Store,
         E::Engine(_) | E::Speechless { .. } | E::EngineGone { .. } | E::Version => Kind::Engine,
-        E::Lower(_) | E::Prepare(_) => Kind::Other,
+        E::Prepare(_) => {
+            hints = vec!["`TMPDIR` names the directory for a run's own files".to_owned()];
+            Kind::Other
+        }
+        E::Lower(_) => Kind::Other,
     };
     let mut failure = Error::new(kind, error);
     failure.hints = hints;

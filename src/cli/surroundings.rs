@@ -11,9 +11,10 @@ use rustix::fs::{Access, access};
 use super::error::Error;
 use crate::run::TunnelProxy;
 
-/// The variables that change what a command means.
+/// The variables that change what a command means; `docs/environment.md` says how.
 pub const VARIABLES: [&str; 10] = [
     "BUILDKIT_HOST",
+    "DOCKER_HOST",
     "HOME",
     "NO_COLOR",
     "PATH",
@@ -21,7 +22,6 @@ pub const VARIABLES: [&str; 10] = [
     "PONTOON_STORE",
     "PONTOON_TUNNEL_PROXY",
     "TERM",
-    "USER",
     "XDG_STATE_HOME",
 ];
 
@@ -105,5 +105,22 @@ fn machine_store(store: &Path) -> MachineStore {
     match access(store, Access::WRITE_OK) {
         Ok(()) => MachineStore::Writable,
         Err(_) => MachineStore::ReadOnly,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_page_of_variables_has_these_and_no_others() {
+        let page = include_str!("../../docs/environment.md");
+        let rows = page
+            .lines()
+            .take_while(|line| !line.starts_with("## Files"));
+        let named: Vec<&str> = rows
+            .filter_map(|line| line.strip_prefix("| `")?.split('`').next())
+            .collect();
+        assert_eq!(named, VARIABLES);
     }
 }

@@ -17,7 +17,8 @@ use crate::llb::{
     Access, CachePolicy, Definition, Error, Exec, Metadata, Mount, MountKind, Network,
     ProgressGroup, Security, Sharing, Source,
 };
-use crate::nix::StorePath;
+use crate::nix::{InStore, StorePath};
+use crate::pipeline::StoreView;
 use crate::tunnel;
 
 /// The id of the cache mount that is a store.
@@ -44,8 +45,42 @@ pub struct Lowering {
     pub shape: Shape,
     /// Which agent: its directory's name below the store's `pontoon/agent/`.
     pub agent: String,
+    /// How a plain op gets memory to write to.
+    pub scratch: Scratch,
     /// What `sandbox-paths` ask for.
     pub sandbox_paths: SandboxPaths,
+}
+
+/// The capabilities without which a daemon runs no op of ours.
+pub const NEEDED: [&str; 7] = [
+    "exec.meta.base",
+    "exec.meta.network",
+    "exec.mount.cache.sharing",
+    "exec.mount.secret",
+    "exec.mount.selector",
+    "exec.mount.ssh",
+    "source.local",
+];
+
+/// How an op gets memory to write to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Scratch {
+    /// As much as is said.
+    Sized,
+    /// As much as the daemon's kernel gives by itself, half of the machine's memory: older daemons
+    /// would leave out the size in silence.
+    Unsized,
+}
+
+impl Scratch {
+    /// Chooses by the capabilities of a daemon.
+    pub fn of(capabilities: &std::collections::BTreeSet<String>) -> Self {
+        if capabilities.contains("exec.mount.tmpfs.size") {
+            Self::Sized
+        } else {
+            Self::Unsized
+        }
+    }
 }
 
 /// How what `sandbox-paths` ask for comes into an op.
@@ -64,10 +99,8 @@ pub enum SandboxPaths {
 pub struct StoreSource {
     /// Where builders see it.
     pub target: String,
-    /// The store path that it is, or is in.
-    pub path: StorePath,
-    /// Where in that path it is; empty for the path itself.
-    pub inside: String,
+    /// What it is.
+    pub place: InStore,
 }
 
 /// What a plain build has mounted.
@@ -77,6 +110,19 @@ pub struct PlainInputs<'a> {
     pub slot: u32,
     /// The paths of the input closure that a mount can bring (no symlinks).
     pub closure: Vec<&'a StorePath>,
+}
+
+/// What an effect has mounted.
+#[derive(Debug, Clone)]
+pub struct EffectInputs<'a> {
+    /// Its name.
+    pub name: &'a str,
+    /// How much of the store it sees.
+    pub store: StoreView,
+    /// The paths of the closure it sees that a mount can bring; none if it sees all.
+    pub closure: Vec<&'a StorePath>,
+    /// The names of its secrets.
+    pub secrets: Vec<&'a str>,
 }
 
 /// Whether an op has the engine's network.
@@ -114,19 +160,18 @@ impl Lowering {
         marshal(exec, &format!("build {name}"), &path)
     }
 
-    /// Lowers an effect with the closure it may see and the names of its secrets.
-    pub fn effect(
-        &self,
-        name: &str,
-        closure: &[&StorePath],
-        secrets: &[&str],
-        nonce: &str,
-    ) -> Result<Vec<u8>, Error> {
+    /// Lowers an effect.
+    pub fn effect(&self, effect: &EffectInputs<'_>, nonce: &str) -> Result<Vec<u8>, Error> {
+        let name = effect.name;
         let mut exec = self.exec(&["effect", name], nonce, Reach::Network);
         if self.shape == Shape::Plain {
-            self.add_plain_room(&mut exec, None, closure);
+            if effect.store == StoreView::Whole {
+                let whole = mount("/nix", cache(), Access::ReadWrite, None, None);
+                exec.mounts.push(whole);
+            }
+            self.add_plain_room(&mut exec, None, &effect.closure);
         }
-        for secret in secrets {
+        for secret in &effect.secrets {
             exec.mounts.push(Mount {
                 dest: format!("{}/{secret}", agent::SECRETS),
                 kind: MountKind::Secret {
@@ -197,7 +242,8 @@ impl Lowering {
             ("/tmp", BUILD_SIZE),
             ("/dev/shm", SHM_SIZE),
         ] {
-            let kind = MountKind::Tmpfs { size: Some(size) };
+            let size = (self.scratch == Scratch::Sized).then_some(size);
+            let kind = MountKind::Tmpfs { size };
             exec.mounts
                 .push(mount(dest, kind, Access::ReadWrite, None, None));
         }
@@ -233,12 +279,11 @@ impl Lowering {
             if exec.mounts.iter().any(|mount| mount.dest == source.target) {
                 continue;
             }
-            let selector = format!("store/{}{}", source.path.to_basename(), source.inside);
             exec.mounts.push(mount(
                 &source.target,
                 cache(),
                 Access::ReadOnly,
-                Some(selector),
+                Some(source.place.selector()),
                 None,
             ));
         }
@@ -363,6 +408,7 @@ mod tests {
         Lowering {
             shape,
             agent: "0123abcd".to_owned(),
+            scratch: Scratch::Sized,
             sandbox_paths: SandboxPaths::Absent,
         }
     }
@@ -410,8 +456,27 @@ mod tests {
 
     #[test]
     fn an_effect_is_the_op_go_writes() {
-        let op = lowering(Shape::Plain).effect("deploy", &[&shell()], &["TOKEN"], NONCE);
+        let shell = shell();
+        let effect = EffectInputs {
+            name: "deploy",
+            store: StoreView::Closure,
+            closure: vec![&shell],
+            secrets: vec!["TOKEN"],
+        };
+        let op = lowering(Shape::Plain).effect(&effect, NONCE);
         check("lowered-effect", &op.unwrap());
+    }
+
+    #[test]
+    fn an_effect_with_the_whole_store_is_the_op_go_writes() {
+        let effect = EffectInputs {
+            name: "deploy",
+            store: StoreView::Whole,
+            closure: vec![],
+            secrets: vec![],
+        };
+        let op = lowering(Shape::Plain).effect(&effect, NONCE);
+        check("lowered-whole", &op.unwrap());
     }
 
     #[test]

@@ -45,6 +45,23 @@ pub struct OpEnd {
     pub nonce: String,
     /// How.
     pub how: OpExit,
+    /// The last of what it wrote where nobody but the engine hears it; kept where it failed.
+    pub words: String,
+}
+
+/// How far one of the files is that an op waits for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Fetch {
+    /// The op.
+    pub nonce: String,
+    /// What is fetched, in the engine's words: a layer's digest, for example.
+    pub what: String,
+    /// Bytes that are here.
+    pub done: u64,
+    /// Bytes there are; 0 where that is not known.
+    pub total: u64,
+    /// Whether it is all here.
+    pub complete: bool,
 }
 
 /// How an op ended.
@@ -66,6 +83,8 @@ pub enum OpExit {
 pub enum EngineEvent {
     /// An op has ended.
     Ended(OpEnd),
+    /// An op waits for files from outside, as an image's.
+    Fetching(Fetch),
     /// The engine is gone and with it every op.
     Gone {
         /// What is known of the reason.
@@ -82,6 +101,9 @@ pub enum Error {
         /// Why, and what to do.
         reason: String,
     },
+    /// There is no daemon, or none of use.
+    #[error(transparent)]
+    Connect(#[from] crate::buildkit::connection::Error),
     /// Connecting was given up.
     #[error("interrupted while connecting")]
     Cancelled,
@@ -98,6 +120,23 @@ pub enum Error {
     NotOnBuildKit {
         /// What.
         what: String,
+    },
+    /// A root that only a daemon can make.
+    #[error("effect `{effect}` has another root ({root}), which the embedded engine cannot make")]
+    NoRoots {
+        /// The effect.
+        effect: String,
+        /// Its root.
+        root: String,
+    },
+    /// The whole store without walls around whoever owns it.
+    #[error(
+        "effect `{effect}` asks for the whole store, which the embedded engine gives in the strong \
+         shape only"
+    )]
+    NoWalls {
+        /// The effect.
+        effect: String,
     },
     /// A sandbox path that no daemon could bring.
     #[error(

@@ -9,9 +9,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use crate::buildkit::workers::CdiAccess;
-use crate::buildkit::{Address, Daemon, Kind, control};
+use crate::buildkit::{Address, Daemon, Kind, SolveError, control};
 use crate::engine::Error;
-use crate::engine::buildkit::{chain, unique};
+use crate::engine::buildkit::unique;
 use crate::engine::lower::STORE_DEVICE;
 
 /// What an op without the daemon's own sandbox takes.
@@ -56,7 +56,8 @@ pub enum Lack {
 ///
 /// # Errors
 ///
-/// [`Error::Daemon`], [`Error::Start`]; [`Error::Cancelled`] once the flag is set.
+/// [`Error::Connect`], [`Error::Daemon`], [`Error::Start`]; [`Error::Cancelled`] once the flag is
+/// set.
 pub fn ask(address: &Address, cancel: &Arc<AtomicBool>) -> Result<Offer, Error> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
@@ -64,10 +65,7 @@ pub fn ask(address: &Address, cancel: &Arc<AtomicBool>) -> Result<Offer, Error> 
         .map_err(Error::Start)?;
     runtime.block_on(async {
         tokio::select! {
-            offer = offer(address) => offer.map_err(|reason| Error::Daemon {
-                address: address.to_string(),
-                reason,
-            }),
+            offer = offer(address) => offer,
             () = cancelled(cancel) => Err(Error::Cancelled),
         }
     })
@@ -79,10 +77,13 @@ async fn cancelled(cancel: &AtomicBool) {
     }
 }
 
-async fn offer(address: &Address) -> Result<Offer, String> {
-    let daemon = Daemon::connect(address).await;
-    let daemon = daemon.map_err(|error| chain(&error))?;
-    let worker = daemon.worker().await.map_err(|error| error.message)?;
+async fn offer(address: &Address) -> Result<Offer, Error> {
+    let daemon = Daemon::connect(address).await?;
+    let refused = |error: SolveError| Error::Daemon {
+        address: address.to_string(),
+        reason: error.message,
+    };
+    let worker = daemon.worker().await.map_err(refused)?;
     let mut entitlements = vec![INSECURE.to_owned()];
     match worker.device(STORE_DEVICE) {
         None => {
@@ -105,7 +106,7 @@ async fn offer(address: &Address) -> Result<Offer, String> {
                 reason: error.message,
             },
         }),
-        Err(error) => Err(error.message),
+        Err(error) => Err(refused(error)),
     }
 }
 

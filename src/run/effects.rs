@@ -2,15 +2,16 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::engine::SecretValue;
-use crate::engine::lower::secret_id;
+use crate::engine::lower::{EffectInputs, secret_id};
+use crate::engine::{self, SecretValue, Shape};
 use crate::event::{NodeId, Outcome};
 use crate::nix::StorePath;
-use crate::pipeline::Effect;
-use crate::run::Error;
+use crate::pipeline::{Effect, Root, StoreView};
+use crate::plan::Effects;
 use crate::run::conduct::{Conductor, EffectState, Job};
 use crate::run::schedule::State;
-use crate::tunnel::EffectJob;
+use crate::run::{EngineChoice, Error, Options};
+use crate::tunnel::{EffectJob, EffectRoot, EffectStore};
 
 /// What an effect's standing is made of.
 enum Gate {
@@ -20,6 +21,30 @@ enum Gate {
     Waiting,
     /// Something it waits for will never be good.
     Held(NodeId),
+}
+
+/// Refuses what the engine cannot give to an effect.
+pub(super) fn admit(options: &Options, effects: &Effects) -> Result<(), engine::Error> {
+    for effect in &effects.effects {
+        if options.engine != EngineChoice::Embedded {
+            if effect.root != Root::Empty {
+                let what = format!("the root of effect `{}` ({})", effect.name, effect.root);
+                return Err(engine::Error::NotOnBuildKit { what });
+            }
+            continue;
+        }
+        if effect.root != Root::Empty {
+            return Err(engine::Error::NoRoots {
+                effect: effect.name.clone(),
+                root: effect.root.to_string(),
+            });
+        }
+        if effect.store == StoreView::Whole && options.shape == Shape::Plain {
+            let effect = effect.name.clone();
+            return Err(engine::Error::NoWalls { effect });
+        }
+    }
+    Ok(())
 }
 
 impl Conductor<'_, '_> {
@@ -78,19 +103,23 @@ impl Conductor<'_, '_> {
     /// Starts the op of an effect.
     pub(super) fn start_effect(&mut self, index: usize) -> Result<(), Error> {
         let name = self.planned.effects.effects[index].name.clone();
-        let roots = self.effect_roots(index);
-        let closure = self.mountable_closure(roots)?;
-        let closure: Vec<&StorePath> = closure.iter().collect();
+        let store = self.planned.effects.effects[index].store;
+        let closure = match store {
+            StoreView::Closure => self.mountable_closure(self.effect_roots(index))?,
+            StoreView::Whole => Vec::new(),
+        };
         let secrets = self
             .pipeline
             .and_then(|run| run.secrets.get(&name).cloned())
             .unwrap_or_default();
-        let names: Vec<&str> = secrets.keys().map(String::as_str).collect();
+        let inputs = EffectInputs {
+            name: &name,
+            store,
+            closure: closure.iter().collect(),
+            secrets: secrets.keys().map(String::as_str).collect(),
+        };
         let nonce = self.session.nonce();
-        let definition = self
-            .session
-            .lowering
-            .effect(&name, &closure, &names, &nonce)?;
+        let definition = self.session.lowering.effect(&inputs, &nonce)?;
         self.effects[index] = EffectState::Running;
         self.employ(nonce.clone(), Job::Effect(index), None);
         let by_id = |(name, value): (String, SecretValue)| (secret_id(&nonce, &name), value);
@@ -130,6 +159,14 @@ impl Conductor<'_, '_> {
             timeout: timeout.map(|limit| limit.as_secs()),
             silence: self.options.silence.map(|limit| limit.as_secs()),
             sandbox_paths: self.session.sandbox_paths.clone(),
+            root: match effect.root {
+                Root::Empty => EffectRoot::Empty,
+                Root::Image(_) | Root::Layout(_) | Root::Dockerfile(_) => EffectRoot::Image,
+            },
+            store: match effect.store {
+                StoreView::Closure => EffectStore::Closure,
+                StoreView::Whole => EffectStore::Whole,
+            },
         }
     }
 }
@@ -156,6 +193,10 @@ fn environment(effect: &Effect) -> Vec<(String, String)> {
     .into_iter()
     .map(|(name, value)| (name.to_owned(), value.to_owned()))
     .collect();
+    if effect.store == StoreView::Whole {
+        // Nix takes user 0 for one who has build users.
+        environment.insert("NIX_CONFIG".to_owned(), "build-users-group =".to_owned());
+    }
     for name in effect.secrets.keys() {
         let file = format!("{}/{name}", crate::agent::SECRETS);
         environment.insert(format!("{name}_FILE"), file);

@@ -6,9 +6,9 @@ use std::sync::mpsc::Sender;
 use crate::agent;
 use crate::buildkit::Address;
 use crate::engine::buildkit::{self, BuildKit};
-use crate::engine::lower::{Lowering, SandboxPaths, StoreSource};
+use crate::engine::lower::{Lowering, SandboxPaths, Scratch, StoreSource};
 use crate::engine::{self, Engine, embedded};
-use crate::nix::store_part;
+use crate::nix::InStore;
 use crate::run::connection::Happening;
 use crate::run::prepare::{Directory, prepare_store, start_engine};
 use crate::run::{Error, Options};
@@ -28,33 +28,39 @@ pub enum EngineChoice {
     },
 }
 
-/// Says what all ops of the run have in common.
-pub(super) fn lowering(options: &Options, paths: &[SandboxPath]) -> Result<Lowering, Error> {
+/// Says what all ops of the run have in common; what the engine offers besides is not known yet.
+pub(super) fn lowering(options: &Options) -> Result<Lowering, Error> {
     let (agent, sandbox_paths) = match options.engine {
-        EngineChoice::Embedded => (
-            embedded::agent_id(&options.program).map_err(Error::Prepare)?,
-            if paths.is_empty() {
-                SandboxPaths::Absent
-            } else {
-                SandboxPaths::Device
-            },
-        ),
+        EngineChoice::Embedded => (embedded::agent_id(&options.program), SandboxPaths::Absent),
         EngineChoice::BuildKit { .. } => (
-            buildkit::agent_id(&options.program).map_err(Error::Prepare)?,
-            SandboxPaths::Store(in_store(paths)?),
+            buildkit::agent_id(&options.program),
+            SandboxPaths::Store(Vec::new()),
         ),
     };
     Ok(Lowering {
         shape: options.shape,
-        agent,
+        agent: agent.map_err(Error::Prepare)?,
+        scratch: Scratch::Sized,
         sandbox_paths,
     })
 }
 
-/// Starts the engine.
+/// Says how the paths come into ops.
+pub(super) fn sandbox_paths(
+    options: &Options,
+    paths: &[SandboxPath],
+) -> Result<SandboxPaths, Error> {
+    Ok(match options.engine {
+        EngineChoice::Embedded if paths.is_empty() => SandboxPaths::Absent,
+        EngineChoice::Embedded => SandboxPaths::Device,
+        EngineChoice::BuildKit { .. } => SandboxPaths::Store(in_store(paths)?),
+    })
+}
+
+/// Starts the engine, and makes the lowering fit what it offers.
 pub(super) fn start(
     options: &Options,
-    agent: &str,
+    lowering: &mut Lowering,
     directory: &Directory,
     tunnel: &Path,
     tell: &Sender<Happening>,
@@ -70,17 +76,20 @@ pub(super) fn start(
     let config = buildkit::Config {
         address: address.clone(),
         program: options.program.clone(),
-        agent: agent.to_owned(),
+        agent: lowering.agent.clone(),
         shape: options.shape,
         entitlements: entitlements.clone(),
         tunnel: tunnel.to_path_buf(),
         run: options.run.clone(),
+        cancel: std::sync::Arc::clone(&options.cancel),
     };
     let tell = tell.clone();
     let events = move |event| {
         let _ = tell.send(Happening::Engine(event));
     };
-    Ok(Box::new(BuildKit::start(config, events)?))
+    let engine = BuildKit::start(config, events)?;
+    lowering.scratch = engine.scratch;
+    Ok(Box::new(engine))
 }
 
 /// Says where ops have what `sandbox-paths` ask for.
@@ -96,11 +105,9 @@ pub(super) fn places(how: &SandboxPaths, mut paths: Vec<SandboxPath>) -> Vec<San
 /// Sandbox paths as paths of the store; a daemon has no others.
 fn in_store(paths: &[SandboxPath]) -> Result<Vec<StoreSource>, Error> {
     let source = |path: &SandboxPath| {
-        let (store_path, inside) = store_part(&path.source)?;
         Some(StoreSource {
             target: path.target.clone(),
-            path: store_path,
-            inside: inside.to_owned(),
+            place: InStore::parse(&path.source)?,
         })
     };
     let sources = paths.iter().map(|path| {

@@ -229,6 +229,7 @@ pub fn plan(
 ) -> Result<Planned, Error> {
     let graph = read_graph(options, wanted, pipeline)?;
     let effects = connect(&graph, pipeline)?;
+    effects::admit(options, &effects)?;
     let mut session = Session::open(options)?;
     let valid = probe(options, &mut session, &graph, &effects)?;
     let plan = plan::decide(&graph, &valid, &options.systems);
@@ -277,6 +278,7 @@ pub fn realise(
     let data = pipeline.map(|run| &run.pipeline);
     let graph = read_graph(options, wanted, data)?;
     let effects = connect(&graph, data)?;
+    effects::admit(options, &effects)?;
     let mut session = Session::open(options)?;
     let mut valid = probe(options, &mut session, &graph, &effects)?;
     let plan = plan::decide(&graph, &valid, &options.systems);

@@ -238,6 +238,30 @@ pub struct EffectJob {
     pub silence: Option<u64>,
     /// What else is visible.
     pub sandbox_paths: Vec<SandboxPath>,
+    /// What its op has at `/`.
+    pub root: EffectRoot,
+    /// How much of the store it may see.
+    pub store: EffectStore,
+}
+
+/// What an effect's op has at `/`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum EffectRoot {
+    /// Nothing: the agent furnishes it.
+    Empty,
+    /// Another system's files, read-only.
+    Image,
+}
+
+/// How much of the store an effect sees.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum EffectStore {
+    /// The closure of its roots, read-only.
+    Closure,
+    /// All of it, at `/nix`, and it is its owner.
+    Whole,
 }
 
 /// What came of a build.
