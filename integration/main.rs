@@ -8,6 +8,7 @@
 )]
 
 mod bad_input;
+mod bootstrap;
 mod buildkit;
 mod collector;
 mod commands;
@@ -24,6 +25,7 @@ mod kills;
 mod limits;
 mod outputs;
 mod pipelines;
+mod releases;
 mod roots;
 mod strong;
 mod support;

@@ -57,6 +57,14 @@ impl<'p> Nix<'p> {
         self
     }
 
+    /// The same Nix, with one more line in its settings, which wins over those above it.
+    pub(crate) fn with_setting(self, line: &str) -> Self {
+        let file = self.configuration.join("nix.conf");
+        let text = fs_err::read_to_string(&file).unwrap();
+        fs_err::write(&file, text + line + "\n").unwrap();
+        self
+    }
+
     /// The store's root, as `--store` takes it.
     pub(crate) fn root(&self) -> &Path {
         &self.root
