@@ -5,9 +5,12 @@
 //! conductor, over the tunnel. [`lower`], with [`root`], is the only place that knows both worlds.
 
 pub mod buildkit;
+pub mod device;
 pub mod embedded;
 pub mod lower;
+pub mod offer;
 pub mod root;
+pub mod trim;
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -179,6 +182,13 @@ pub trait Engine {
 
     /// Kills an op at once.
     fn kill(&mut self, nonce: &str) -> Result<(), Error>;
+
+    /// Hears that an op holds the store, as long as [`Engine::store_let_go`] has not been called:
+    /// the engine may put its own house in order meanwhile.
+    fn store_held(&mut self) -> Result<(), Error>;
+
+    /// Hears that the op which holds the store is about to end, and waits a moment if need be.
+    fn store_let_go(&mut self) -> Result<(), Error>;
 
     /// Lets ops that start from now on ask for a device, too.
     fn offer(&mut self, device: Device) -> Result<(), Error>;

@@ -14,6 +14,7 @@ mod connection;
 mod effects;
 mod engine;
 mod hear;
+mod house;
 mod logs;
 mod material;
 mod ops;
@@ -30,6 +31,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 pub use engine::EngineChoice;
+pub use house::with_store;
 pub use ops::ops;
 pub use outcome::exit_code;
 use session::Session;

@@ -14,11 +14,13 @@ use crate::buildkit::secrets::Vault;
 use crate::buildkit::ssh::Forward;
 use crate::buildkit::{Daemon, Job, Kind, Services, Session, SolveError, connection};
 use crate::engine::lower::{self, Scratch, TUNNEL};
-use crate::engine::{Error, Op};
+use crate::engine::{Error, Op, Shape};
 
 /// What the tasks of the ops share.
 pub(super) struct Line {
     config: Config,
+    /// The daemon itself, for what is no op.
+    pub(super) daemon: Daemon,
     limit: usize,
     capabilities: Capabilities,
     jobs: Jobs,
@@ -54,7 +56,7 @@ impl Line {
         let terms = Terms {
             run: config.run.clone(),
             session: id,
-            entitlements: Vec::new(),
+            entitlements: config.entitlements.clone(),
         };
         let jobs = Jobs::open(daemon.clone(), terms, Arc::clone(&watch)).await;
         let jobs = jobs.map_err(|error| refused(error.message))?;
@@ -62,6 +64,7 @@ impl Line {
         check(&daemon, &config, &capabilities)?;
         let line = Self {
             limit: daemon.limit(),
+            daemon,
             config,
             capabilities,
             jobs,
@@ -86,7 +89,7 @@ impl Line {
         let mut solved = self.attempt(&op).await;
         if let Err(failed) = &solved
             && first
-            && failed.lacks(&self.config.agent)
+            && failed.lacks(&self.config)
         {
             solved = match self.install(&op.nonce).await {
                 Ok(()) => self.attempt(&op).await,
@@ -135,7 +138,7 @@ impl Line {
 
     /// Delivers the agent into the store.
     async fn install(&self, nonce: &str) -> Result<(), Failed> {
-        let definition = lower::install(&self.config.agent, nonce);
+        let definition = lower::install(&self.config.agent, self.config.shape, nonce);
         let definition = definition.map_err(|error| Failed::of(error.to_string(), Kind::Other))?;
         let job = self.jobs.next().await?;
         let installed = self.solve(&job, nonce, definition).await;
@@ -171,10 +174,14 @@ impl Failed {
         })
     }
 
-    /// Whether the op was not started because its store has no agent yet. Daemons of 2020 let
-    /// `runc` find that out, which only writes it.
-    fn lacks(&self, agent: &str) -> bool {
-        let path = format!("pontoon/agent/{agent}");
+    /// Whether the op was not started because its store has no agent yet. In strong, and with
+    /// daemons of 2020, it is `runc` that finds that out, and it only writes it; if even that is
+    /// lost there is its code, which the agent never ends with.
+    fn lacks(&self, config: &Config) -> bool {
+        if config.shape == Shape::Strong && matches!(self.error.kind, Kind::Exit(1 | 126 | 127)) {
+            return true;
+        }
+        let path = format!("pontoon/agent/{}", config.agent);
         [&self.error.message, &self.words]
             .iter()
             .any(|text| text.contains(&path) && text.contains("no such file or directory"))

@@ -30,6 +30,7 @@ use std::time::Duration;
 
 use line::{Failed, Line};
 pub use names::agent_id;
+pub(super) use names::unique;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::sync::oneshot;
 use tokio::task::JoinSet;
@@ -37,10 +38,13 @@ use watch::Watch;
 
 use crate::buildkit::{Address, Kind, Session};
 use crate::engine::lower::Scratch;
-use crate::engine::{Device, Engine, EngineEvent, Error, Fetch, Op, OpEnd, OpExit};
+use crate::engine::trim::Beside;
+use crate::engine::{Device, Engine, EngineEvent, Error, Fetch, Op, OpEnd, OpExit, Shape};
 
 /// How often it is asked, while a daemon does not answer, whether the user has lost patience.
 const TICK: Duration = Duration::from_millis(50);
+/// How long the end of a run waits for a daemon that removes old records.
+const LONGEST_STEP: Duration = Duration::from_secs(2);
 
 /// What the engine is made of.
 #[derive(Debug, Clone)]
@@ -51,6 +55,10 @@ pub struct Config {
     pub program: PathBuf,
     /// The agent's id, as ops name it.
     pub agent: String,
+    /// Where ops have the store.
+    pub shape: Shape,
+    /// What all ops may take of the daemon beyond a sandbox.
+    pub entitlements: Vec<String>,
     /// The conductor's listening socket, where every op's tunnel ends.
     pub tunnel: PathBuf,
     /// The run's id: no two runs have the same.
@@ -72,6 +80,10 @@ pub struct BuildKit {
 enum Word {
     Start(Op),
     Kill(String),
+    /// An op holds the store.
+    Held,
+    /// It will not for long. Dropped when nothing needs it any more.
+    LetGo(std::sync::mpsc::Sender<()>),
 }
 
 impl BuildKit {
@@ -151,6 +163,18 @@ impl Engine for BuildKit {
         self.say(Word::Kill(nonce.to_owned()))
     }
 
+    fn store_held(&mut self) -> Result<(), Error> {
+        self.say(Word::Held)
+    }
+
+    fn store_let_go(&mut self) -> Result<(), Error> {
+        let (done, waiting) = std::sync::mpsc::channel();
+        self.say(Word::LetGo(done))?;
+        // Nothing is ever sent: it is over when the sender is gone.
+        let _ = waiting.recv_timeout(LONGEST_STEP);
+        Ok(())
+    }
+
     /// A daemon's devices are its own.
     fn offer(&mut self, device: Device) -> Result<(), Error> {
         let what = format!("the device `{}`", device.name);
@@ -184,6 +208,7 @@ async fn converse(
 ) {
     let mut ops: JoinSet<Result<OpEnd, String>> = JoinSet::new();
     let mut kills: BTreeMap<String, oneshot::Sender<()>> = BTreeMap::new();
+    let mut beside = None;
     loop {
         tokio::select! {
             Some(fetch) = heard.fetched.recv() => tell(EngineEvent::Fetching(fetch)),
@@ -197,6 +222,15 @@ async fn converse(
                 Some(Word::Kill(nonce)) => {
                     if let Some(kill) = kills.remove(&nonce) {
                         let _ = kill.send(());
+                    }
+                }
+                Some(Word::Held) => beside = Some(Beside::begin(line.daemon.clone())),
+                Some(Word::LetGo(done)) => {
+                    if let Some(beside) = beside.take() {
+                        tokio::spawn(async move {
+                            beside.end().await;
+                            drop(done);
+                        });
                     }
                 }
             },
@@ -257,6 +291,8 @@ mod tests {
             address: Address::parse(service, &address).unwrap(),
             program: PathBuf::new(),
             agent: String::new(),
+            shape: Shape::Plain,
+            entitlements: Vec::new(),
             tunnel: PathBuf::new(),
             run: String::new(),
             cancel: Arc::clone(cancel),

@@ -130,6 +130,15 @@ impl Engine for Embedded {
         })
     }
 
+    /// It keeps nothing that would have to go.
+    fn store_held(&mut self) -> Result<(), Error> {
+        Ok(())
+    }
+
+    fn store_let_go(&mut self) -> Result<(), Error> {
+        Ok(())
+    }
+
     fn offer(&mut self, device: Device) -> Result<(), Error> {
         self.say(&ToHelper::Offer { device })
     }
