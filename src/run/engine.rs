@@ -81,6 +81,7 @@ pub(super) fn start(
         entitlements: entitlements.clone(),
         tunnel: tunnel.to_path_buf(),
         run: options.run.clone(),
+        logins: options.logins.clone(),
         cancel: std::sync::Arc::clone(&options.cancel),
     };
     let tell = tell.clone();

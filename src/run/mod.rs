@@ -74,6 +74,8 @@ pub struct Options {
     pub systems: Systems,
     /// This executable.
     pub program: PathBuf,
+    /// Docker's `config.json`, where logins for registries are.
+    pub logins: Option<PathBuf>,
     /// Where the run's temporary directory is made.
     pub temporary: PathBuf,
     /// What stands between agents and conductor and passes bytes on; for looking at the tunnel.

@@ -8,7 +8,9 @@ use super::Config;
 use super::jobs::{Jobs, Terms};
 use super::names::unique;
 use super::watch::Watch;
-use crate::buildkit::filesync::Directory;
+use crate::buildkit::auth::Keychain;
+use crate::buildkit::content::Layouts;
+use crate::buildkit::filesync::{Directories, Tree};
 use crate::buildkit::gateway::Capabilities;
 use crate::buildkit::secrets::Vault;
 use crate::buildkit::ssh::Forward;
@@ -38,16 +40,22 @@ impl Line {
             reason,
         };
         let vault = Vault::default();
+        let directories = Directories::default();
+        let agent = Tree::File {
+            name: lower::AGENT_FILE.to_owned(),
+            path: config.program.clone(),
+        };
+        directories.offer(lower::AGENT_SOURCE.to_owned(), agent);
         let services = Services {
             forward: Forward {
                 id: TUNNEL.to_owned(),
                 socket: config.tunnel.clone(),
             },
             vault: vault.clone(),
-            directory: Directory {
-                name: lower::AGENT_SOURCE.to_owned(),
-                file: lower::AGENT_FILE.to_owned(),
-                path: config.program.clone(),
+            directories,
+            layouts: Layouts::default(),
+            keychain: Keychain {
+                config: config.logins.clone(),
             },
         };
         let id = unique(&["session", &config.run]);

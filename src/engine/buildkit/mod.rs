@@ -63,6 +63,8 @@ pub struct Config {
     pub tunnel: PathBuf,
     /// The run's id: no two runs have the same.
     pub run: String,
+    /// Docker's `config.json`, where logins for registries are.
+    pub logins: Option<PathBuf>,
     /// Set when connecting is to be given up.
     pub cancel: Arc<AtomicBool>,
 }
@@ -295,6 +297,7 @@ mod tests {
             entitlements: Vec::new(),
             tunnel: PathBuf::new(),
             run: String::new(),
+            logins: None,
             cancel: Arc::clone(cancel),
         };
         BuildKit::start(config, |_| ()).err().unwrap()
