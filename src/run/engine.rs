@@ -82,6 +82,7 @@ pub(super) fn start(
         tunnel: tunnel.to_path_buf(),
         run: options.run.clone(),
         logins: options.logins.clone(),
+        temporary: options.temporary.clone(),
         cancel: std::sync::Arc::clone(&options.cancel),
     };
     let tell = tell.clone();

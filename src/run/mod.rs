@@ -233,6 +233,7 @@ pub fn plan(
     let effects = connect(&graph, pipeline)?;
     effects::admit(options, &effects)?;
     let mut session = Session::open(options)?;
+    effects::admit_there(&session, &effects)?;
     let valid = probe(options, &mut session, &graph, &effects)?;
     let plan = plan::decide(&graph, &valid, &options.systems);
     session.close();
@@ -282,6 +283,7 @@ pub fn realise(
     let effects = connect(&graph, data)?;
     effects::admit(options, &effects)?;
     let mut session = Session::open(options)?;
+    effects::admit_there(&session, &effects)?;
     let mut valid = probe(options, &mut session, &graph, &effects)?;
     let plan = plan::decide(&graph, &valid, &options.systems);
     refuse(&graph, &plan)?;

@@ -1,6 +1,7 @@
 //! The connection to a daemon, what is offered on it, and how one op is solved.
 
 use std::collections::BTreeSet;
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -11,7 +12,7 @@ use super::watch::Watch;
 use crate::buildkit::auth::Keychain;
 use crate::buildkit::content::Layouts;
 use crate::buildkit::filesync::{Directories, Tree};
-use crate::buildkit::gateway::Capabilities;
+use crate::buildkit::gateway::{Capabilities, Solved};
 use crate::buildkit::secrets::Vault;
 use crate::buildkit::ssh::Forward;
 use crate::buildkit::{Daemon, Job, Kind, Services, Session, SolveError, connection};
@@ -28,6 +29,7 @@ pub(super) struct Line {
     jobs: Jobs,
     watch: Arc<Watch>,
     vault: Vault,
+    layouts: Layouts,
     /// Whether an op has been started: only the first one may find no agent.
     begun: AtomicBool,
 }
@@ -40,6 +42,7 @@ impl Line {
             reason,
         };
         let vault = Vault::default();
+        let layouts = Layouts::default();
         let directories = Directories::default();
         let agent = Tree::File {
             name: lower::AGENT_FILE.to_owned(),
@@ -53,7 +56,7 @@ impl Line {
             },
             vault: vault.clone(),
             directories,
-            layouts: Layouts::default(),
+            layouts: layouts.clone(),
             keychain: Keychain {
                 config: config.logins.clone(),
             },
@@ -78,6 +81,7 @@ impl Line {
             jobs,
             watch,
             vault,
+            layouts,
             begun: AtomicBool::new(false),
         };
         Ok((line, session))
@@ -86,6 +90,21 @@ impl Line {
     /// How ops get memory to write to.
     pub(super) fn scratch(&self) -> Scratch {
         Scratch::of(&self.capabilities.ops)
+    }
+
+    /// What the daemon can do.
+    pub(super) fn capabilities(&self) -> BTreeSet<String> {
+        self.capabilities.ops.clone()
+    }
+
+    /// What the session offers as images.
+    pub(super) fn layouts(&self) -> &Layouts {
+        &self.layouts
+    }
+
+    /// Where files are kept for as long as the daemon needs them.
+    pub(super) fn temporary(&self) -> &Path {
+        &self.config.temporary
     }
 
     pub(super) async fn run(&self, mut op: Op) -> Result<(), Failed> {
@@ -112,7 +131,8 @@ impl Line {
     async fn attempt(&self, op: &Op) -> Result<(), Failed> {
         let job = self.jobs.next().await?;
         let definition = self.ground(&job, op).await?;
-        self.solve(&job, &op.nonce, definition).await
+        self.solve(&job, &op.nonce, definition).await?;
+        Ok(())
     }
 
     /// Solves a definition.
@@ -121,7 +141,7 @@ impl Line {
         job: &Job,
         nonce: &str,
         definition: Vec<u8>,
-    ) -> Result<(), Failed> {
+    ) -> Result<Solved, Failed> {
         if definition.len() > self.limit {
             let message = format!(
                 "the op is {} bytes long, and this daemon takes {} at most",
@@ -132,7 +152,7 @@ impl Line {
         }
         let watched = self.watch.begin(nonce, &definition);
         match job.solve(definition).await {
-            Ok(_) => Ok(()),
+            Ok(solved) => Ok(solved),
             Err(error) => Err(Failed {
                 words: if error.kind == Kind::Gone {
                     String::new()
