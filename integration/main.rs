@@ -27,5 +27,6 @@ mod outputs;
 mod pipelines;
 mod releases;
 mod roots;
+mod strong;
 mod support;
 mod users;

@@ -6,8 +6,7 @@ import "github.com/moby/buildkit/solver/pb"
 // engine to run: one that wakes the agent, one that runs another program.
 func init() {
 	definitions["lowered-plain"] = func() *pb.Definition {
-		e := lowered("plain", []string{"build", "/nix/store/" + hello + ".drv"},
-			nix("/.pontoon/store", "", false),
+		e := plain([]string{"build", "/nix/store/" + hello + ".drv"},
 			tmpfs("/build", 8<<30),
 			tmpfs("/tmp", 8<<30),
 			tmpfs("/dev/shm", 1<<30),
@@ -21,12 +20,10 @@ func init() {
 	definitions["lowered-strong"] = func() *pb.Definition {
 		e := strong([]string{"build", "/nix/store/" + hello + ".drv"})
 		return whole(e, "build hello-1.0", "/nix/store/"+hello+".drv",
-			"exec.meta.base", "exec.meta.cdi", "exec.meta.security", "exec.mount.cache",
-			"exec.mount.cache.sharing", "exec.mount.selector", "exec.mount.ssh")
+			"exec.meta.base", "exec.meta.cdi", "exec.meta.security", "exec.mount.ssh")
 	}
 	definitions["lowered-effect"] = func() *pb.Definition {
-		e := lowered("plain", []string{"effect", "deploy"},
-			nix("/.pontoon/store", "", false),
+		e := plain([]string{"effect", "deploy"},
 			tmpfs("/build", 8<<30),
 			tmpfs("/tmp", 8<<30),
 			tmpfs("/dev/shm", 1<<30),
@@ -37,8 +34,7 @@ func init() {
 			"exec.mount.selector", "exec.mount.ssh", "exec.mount.tmpfs", "exec.mount.tmpfs.size")
 	}
 	definitions["lowered-whole"] = func() *pb.Definition {
-		e := lowered("plain", []string{"effect", "deploy"},
-			nix("/.pontoon/store", "", false),
+		e := plain([]string{"effect", "deploy"},
 			nix("/nix", "", false),
 			tmpfs("/build", 8<<30),
 			tmpfs("/tmp", 8<<30),
@@ -69,8 +65,7 @@ func init() {
 	definitions["lowered-dockerfile"] = func() *pb.Definition {
 		d := &definition{}
 		place := "/nix/store/" + shell + "/deploy"
-		read := lowered("plain", []string{"export", place},
-			nix("/.pontoon/store", "", false), scratch("/.pontoon/export", 1))
+		read := plain([]string{"export", place}, scratch("/.pontoon/export", 1))
 		read.Network = pb.NetMode_NONE
 		context := d.add(op(read), of(metadata("read "+place,
 			"exec.meta.base", "exec.meta.network", "exec.mount.cache", "exec.mount.cache.sharing",
@@ -92,7 +87,6 @@ func init() {
 		e.Network = pb.NetMode_NONE
 		return whole(e, "pontoon: store", "store",
 			"exec.meta.base", "exec.meta.cdi", "exec.meta.network", "exec.meta.security",
-			"exec.mount.cache", "exec.mount.cache.sharing", "exec.mount.selector",
 			"exec.mount.ssh")
 	}
 	definitions["embedded-program"] = func() *pb.Definition {
@@ -112,8 +106,7 @@ func init() {
 
 // rooted is an effect whose root is an image.
 func rooted(mounts ...*pb.Mount) *pb.ExecOp {
-	e := lowered("plain", []string{"effect", "deploy"}, append([]*pb.Mount{
-		nix("/.pontoon/store", "", false),
+	e := plain([]string{"effect", "deploy"}, append([]*pb.Mount{
 		given("/etc/passwd", "/etc/passwd"),
 		given("/etc/group", "/etc/group"),
 	}, mounts...)...)
@@ -141,19 +134,25 @@ func nix(dest, selector string, readonly bool) *pb.Mount {
 }
 
 func lowered(shape string, args []string, mounts ...*pb.Mount) *pb.ExecOp {
-	e := exec(append([]string{"/.pontoon/agent"}, args...),
-		[]string{"PONTOON_NONCE=0123456789abcdef-1", "PONTOON_SHAPE=" + shape},
-		append([]*pb.Mount{
-			scratch("/", 0),
-			nix("/.pontoon/agent", "pontoon/agent/0123abcd", true),
-			ssh("/.pontoon/tunnel", "pontoon"),
-		}, mounts...)...)
+	e := exec(args, []string{"PONTOON_NONCE=0123456789abcdef-1", "PONTOON_SHAPE=" + shape},
+		mounts...)
 	e.Meta.Hostname = "localhost"
 	return e
 }
 
+func plain(args []string, mounts ...*pb.Mount) *pb.ExecOp {
+	return lowered("plain", append([]string{"/.pontoon/agent"}, args...),
+		append([]*pb.Mount{
+			scratch("/", 0),
+			nix("/.pontoon/agent", "pontoon/agent/0123abcd", true),
+			ssh("/.pontoon/tunnel", "pontoon"),
+			nix("/.pontoon/store", "", false),
+		}, mounts...)...)
+}
+
 func strong(args []string) *pb.ExecOp {
-	e := lowered("strong", args)
+	e := lowered("strong", append([]string{"/nix/pontoon/agent/0123abcd"}, args...),
+		scratch("/", 0), ssh("/.pontoon/tunnel", "pontoon"))
 	e.Security = pb.SecurityMode_INSECURE
 	e.CdiDevices = []*pb.CDIDevice{{Name: "pontoon.dev/store=nix"}}
 	return e

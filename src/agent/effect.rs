@@ -12,6 +12,7 @@ use std::path::PathBuf;
 use crate::agent::build::Interrupted;
 use crate::agent::link::Lost;
 use crate::agent::room::{BUILD_DIR, Network, Program, Room, SlotDirs, Writes, base_name};
+use crate::agent::tools::tools;
 use crate::agent::users::Users;
 use crate::agent::watch::{End, Limits};
 use crate::agent::{Agent, SECRETS, Shape, end};
@@ -36,7 +37,9 @@ impl Agent {
     }
 
     fn effect_or_stop(&mut self, job: &EffectJob) -> Result<EffectResult, Interrupted> {
-        if let Some(missing) = self.missing(&job.roots)? {
+        let mut roots = job.roots.clone();
+        roots.extend(tools(self.shape, &job.sandbox_paths));
+        if let Some(missing) = self.missing(&roots)? {
             return Ok(EffectResult::StoreLost { missing });
         }
         // The attempt is on disk before the first side effect can happen: whoever finds no end
@@ -48,7 +51,7 @@ impl Agent {
         self.link
             .say(&FromAgent::Started { attempt: id })
             .map_err(Interrupted::Lost)?;
-        let result = self.run_effect(job);
+        let result = self.run_effect(job, &roots);
         let text = match &result {
             Ok(EffectResult::Succeeded) => "succeeded".to_owned(),
             Ok(EffectResult::Failed { failure }) => format!("failed: {failure}"),
@@ -79,10 +82,14 @@ impl Agent {
         Ok(roots.iter().find(|path| !valid.contains(*path)).cloned())
     }
 
-    fn run_effect(&mut self, job: &EffectJob) -> Result<EffectResult, Interrupted> {
+    fn run_effect(
+        &mut self,
+        job: &EffectJob,
+        roots: &BTreeSet<StorePath>,
+    ) -> Result<EffectResult, Interrupted> {
         let closure = self
             .store
-            .closure(&job.roots)
+            .closure(roots)
             .map_err(|error| Interrupted::machine(&error))?;
         // In plain the op has the whole room mounted, but a slot: nothing may be left behind, so
         // the agent leases one in either shape.

@@ -6,7 +6,7 @@
 use std::io;
 use std::path::Path;
 
-use crate::agent::{EXPORT, PLAIN_STORE, Shape};
+use crate::agent::{EXPORT, Shape};
 use crate::nix::InStore;
 use crate::store::NixDir;
 
@@ -18,11 +18,7 @@ use crate::store::NixDir;
 pub fn run(place: &str, shape: Shape) -> io::Result<()> {
     let unknown = || io::Error::other(format!("`{place}` is not in the store"));
     let place = InStore::parse(place).ok_or_else(unknown)?;
-    let dir = NixDir::new(match shape {
-        Shape::Strong => "/nix",
-        Shape::Plain => PLAIN_STORE,
-    });
-    let mut source = dir.real(&place.path);
+    let mut source = NixDir::new(shape.nix_dir()).real(&place.path);
     source.extend(place.inside.split('/').filter(|part| !part.is_empty()));
     copy_all(&source, Path::new(EXPORT))
 }

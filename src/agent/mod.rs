@@ -27,18 +27,22 @@ pub mod link;
 pub mod outputs;
 pub mod points;
 pub mod room;
+pub mod tools;
 pub mod users;
 pub mod watch;
 
+use std::collections::BTreeMap;
+use std::fmt;
 use std::os::unix::fs::PermissionsExt as _;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use link::{Link, Lost};
 use users::Users;
 
+use crate::nix::StorePath;
 use crate::store::attempts::{self, Attempt, End, Kind};
-use crate::store::{NixDir, Store};
+use crate::store::{NixDir, PathInfo, Store};
 use crate::tunnel::{self, FromAgent, MachineError, ToAgent};
 
 /// The op's environment variable with its nonce.
@@ -112,15 +116,29 @@ pub enum Shape {
     Plain,
 }
 
+impl fmt::Display for Shape {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Strong => "strong",
+            Self::Plain => "plain",
+        })
+    }
+}
+
 impl Shape {
-    /// Reads it from the environment of an op.
-    pub fn read(environment: &[(String, String)]) -> Option<Self> {
-        let (_, value) = environment.iter().find(|(name, _)| name == SHAPE)?;
-        match value.as_str() {
-            "strong" => Some(Self::Strong),
-            "plain" => Some(Self::Plain),
-            _ => None,
-        }
+    /// Reads the op's variable.
+    pub fn read(text: &str) -> Option<Self> {
+        [Self::Strong, Self::Plain]
+            .into_iter()
+            .find(|shape| shape.to_string() == text)
+    }
+
+    /// Where an op of this shape has the whole store.
+    pub fn nix_dir(self) -> &'static Path {
+        Path::new(match self {
+            Self::Strong => "/nix",
+            Self::Plain => PLAIN_STORE,
+        })
     }
 }
 
@@ -139,10 +157,11 @@ impl Orders {
             "effect" => Task::Effect,
             _ => return None,
         };
+        let shape = Shape::read(&variable(SHAPE)?)?;
         Some(Self {
             task,
             nonce: variable(NONCE)?,
-            shape: Shape::read(environment)?,
+            shape,
             users: variable(USERS),
             image: variables_of(variable(IMAGE).as_deref().unwrap_or("[]"))?,
         })
@@ -177,6 +196,9 @@ pub struct Agent {
     pub attempts: u32,
     /// The environment of the image at the op's root.
     pub image: Vec<(String, String)>,
+    /// The closure of the sandbox paths that are in the store, once it is known: it is the same
+    /// for all jobs of a run.
+    pub tools: Option<BTreeMap<StorePath, PathInfo>>,
 }
 
 /// Describes the end of an attempt, now.
@@ -220,6 +242,7 @@ pub fn run(orders: &Orders) -> i32 {
         nonce,
         attempts: 0,
         image: orders.image.clone(),
+        tools: None,
     };
     match agent.greet(orders).and_then(|()| agent.serve(orders.task)) {
         Ok(()) => exit::DONE,
@@ -228,16 +251,12 @@ pub fn run(orders: &Orders) -> i32 {
 }
 
 fn open_store(shape: Shape) -> Result<Store, MachineError> {
-    let nix_dir = match shape {
-        Shape::Strong => PathBuf::from("/nix"),
-        Shape::Plain => {
-            // A daemon makes mount points open to all; no builder may look in here.
-            let private = std::fs::Permissions::from_mode(0o700);
-            fs_err::set_permissions(OWN, private).map_err(|error| MachineError::of(&error))?;
-            PathBuf::from(PLAIN_STORE)
-        }
-    };
-    Store::open(NixDir::new(nix_dir)).map_err(|error| MachineError::of(&error))
+    if shape == Shape::Plain {
+        // A daemon makes mount points open to all; no builder may look in here.
+        let private = std::fs::Permissions::from_mode(0o700);
+        fs_err::set_permissions(OWN, private).map_err(|error| MachineError::of(&error))?;
+    }
+    Store::open(NixDir::new(shape.nix_dir())).map_err(|error| MachineError::of(&error))
 }
 
 impl Agent {

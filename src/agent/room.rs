@@ -11,8 +11,8 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use crate::agent::users::BuildUser;
-use crate::agent::{SANDBOX_PATHS, Shape, image, points};
-use crate::nix::StorePath;
+use crate::agent::{Shape, image, points};
+use crate::nix::{InStore, StorePath};
 use crate::sandbox::{
     Access, Cage, Child, Entry, Filter, Identity, Missing, Namespaces, Personality, Process,
     devices,
@@ -71,7 +71,7 @@ pub struct Room<'a> {
     pub dir: &'a NixDir,
     /// Where outputs and temporary files are made.
     pub slot: &'a SlotDirs,
-    /// Every path of the input closure.
+    /// Every path to be seen: the input closure, and that of what sandbox paths bring.
     pub closure: &'a BTreeMap<StorePath, PathInfo>,
     /// What of the machine is visible besides.
     pub sandbox_paths: &'a [SandboxPath],
@@ -303,8 +303,13 @@ impl Room<'_> {
             }));
         }
         for path in self.sandbox_paths {
-            let source = format!("{SANDBOX_PATHS}{}", path.target);
-            entries.push(bind(Path::new(&source), &path.target, Access::ReadWrite));
+            let access = match InStore::parse(&path.source) {
+                // A path of the store at its own place is there already, with its closure.
+                Some(_) if path.source == path.target => continue,
+                Some(_) => Access::ReadOnly,
+                None => Access::ReadWrite,
+            };
+            entries.push(bind(Path::new(&path.source), &path.target, access));
         }
         for (path, contents) in &self.files {
             if !path.starts_with(BUILD_DIR) {

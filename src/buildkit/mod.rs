@@ -9,6 +9,7 @@
 //! | [`control`] | its version; solving a definition |
 //! | [`gateway`] | a job whose ops are solved one by one |
 //! | [`progress`] | what the ops of a job write, and how far they are |
+//! | [`workers`], [`records`] | what it says of itself; what is in its cache, and removing some |
 //! | [`session`] | the tunnel on which the daemon is the client and we serve |
 //! | [`ssh`], [`secrets`] | what we serve there: byte streams, secrets |
 //! | [`filesync`], [`content`] | and there: directories, images in OCI layouts |
@@ -30,9 +31,11 @@ pub mod filesync;
 pub mod gateway;
 pub mod overheard;
 pub mod progress;
+pub mod records;
 pub mod secrets;
 pub mod session;
 pub mod ssh;
+pub mod workers;
 
 pub use address::{Address, Service};
 pub use control::Daemon;

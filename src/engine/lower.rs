@@ -7,7 +7,7 @@
 //! | `/build`, `/tmp`, `/dev/shm` | sized tmpfs | made by the agent |
 //! | network | none, unless the derivation is fixed-output | the engine's: the agent narrows it |
 //! | security | sandbox | insecure |
-//! | the agent | `pontoon/agent/<id>` of the store, read-only | the same |
+//! | the agent | `pontoon/agent/<id>` of the store, mounted read-only | the same file, at its place below `/nix`: a device has no selectors |
 //! | tunnel | SSH-forward mount | the same |
 //!
 //! No op is ever marked `ignore_cache`: an op that must run differs by its nonce.
@@ -33,8 +33,10 @@ pub const STORE_CACHE: &str = "pontoon-nix";
 pub const STORE_DEVICE: &str = "pontoon.dev/store=nix";
 /// The device that brings what `sandbox-paths` ask for.
 pub const SANDBOX_DEVICE: &str = "pontoon.dev/sandbox=paths";
-/// The program of every op.
+/// The program of every plain op.
 pub const AGENT: &str = "/.pontoon/agent";
+/// Where a strong op has the agents of its store; its program is one of them.
+const AGENTS: &str = "/nix/pontoon/agent/";
 /// The id of the SSH-forward mount.
 pub const TUNNEL: &str = "pontoon";
 
@@ -237,44 +239,23 @@ impl Lowering {
     }
 
     fn exec(&self, arguments: &[&str], nonce: &str, reach: Reach) -> Exec {
-        let shape = match self.shape {
-            Shape::Strong => "strong",
-            Shape::Plain => "plain",
+        let program = match self.shape {
+            Shape::Strong => format!("{AGENTS}{}", self.agent),
+            Shape::Plain => AGENT.to_owned(),
         };
+        let arguments = arguments.iter().map(|argument| (*argument).to_owned());
         let mut exec = Exec {
-            args: std::iter::once(AGENT)
-                .chain(arguments.iter().copied())
-                .map(str::to_owned)
-                .collect(),
+            args: std::iter::once(program).chain(arguments).collect(),
             env: vec![
                 (agent::NONCE.to_owned(), nonce.to_owned()),
-                (agent::SHAPE.to_owned(), shape.to_owned()),
+                (agent::SHAPE.to_owned(), self.shape.to_string()),
             ],
             cwd: "/".to_owned(),
             user: String::new(),
             hostname: Some("localhost".to_owned()),
             mounts: vec![
                 mount("/", MountKind::Scratch, Access::ReadWrite, None, Some(0)),
-                mount(
-                    AGENT,
-                    cache(),
-                    Access::ReadOnly,
-                    Some(format!("pontoon/agent/{}", self.agent)),
-                    None,
-                ),
-                mount(
-                    tunnel::SOCKET,
-                    MountKind::Ssh {
-                        id: TUNNEL.to_owned(),
-                        uid: 0,
-                        gid: 0,
-                        mode: 0o600,
-                        optional: false,
-                    },
-                    Access::ReadWrite,
-                    None,
-                    None,
-                ),
+                mount(tunnel::SOCKET, socket(), Access::ReadWrite, None, None),
             ],
             network: match reach {
                 Reach::Nothing => Network::None,
@@ -290,13 +271,11 @@ impl Lowering {
                 exec.devices.push(STORE_DEVICE.to_owned());
             }
             Shape::Plain => {
-                exec.mounts.push(mount(
-                    agent::PLAIN_STORE,
-                    cache(),
-                    Access::ReadWrite,
-                    None,
-                    None,
-                ));
+                let agent = Some(format!("pontoon/agent/{}", self.agent));
+                let agent = mount(AGENT, cache(), Access::ReadOnly, agent, None);
+                exec.mounts.insert(1, agent);
+                let store = mount(agent::PLAIN_STORE, cache(), Access::ReadWrite, None, None);
+                exec.mounts.push(store);
             }
         }
         if self.sandbox_paths == SandboxPaths::Device {
@@ -371,34 +350,43 @@ pub const AGENT_SOURCE: &str = "pontoon-agent";
 /// The agent's name in that directory.
 pub const AGENT_FILE: &str = "pontoon";
 /// Where the op that delivers the agent has that directory.
-const DELIVERY: &str = "/.pontoon/delivery";
+pub(super) const DELIVERY: &str = "/.pontoon/delivery";
 
 /// Lowers the delivery of an agent into the store of a daemon: it runs from the client's own copy
-/// of its file and puts another into the cache mount.
-pub fn install(id: &str, nonce: &str) -> Result<Vec<u8>, Error> {
+/// of its file and puts another into the cache mount, or the device. That takes no privilege.
+pub fn install(id: &str, shape: Shape, nonce: &str) -> Result<Vec<u8>, Error> {
     let mut definition = Definition::new();
     let source = Source::local(AGENT_SOURCE, id);
     let source = definition.source(source, metadata("pontoon: agent", "agent"))?;
     let mut delivery = mount(DELIVERY, MountKind::Bind, Access::ReadOnly, None, None);
     delivery.input = Some(0);
-    let exec = Exec {
+    let mut exec = Exec {
         args: [&format!("{DELIVERY}/{AGENT_FILE}"), "agent", "install", id]
             .map(str::to_owned)
             .to_vec(),
-        env: vec![(agent::NONCE.to_owned(), nonce.to_owned())],
+        env: vec![
+            (agent::NONCE.to_owned(), nonce.to_owned()),
+            (agent::SHAPE.to_owned(), shape.to_string()),
+        ],
         cwd: "/".to_owned(),
         user: String::new(),
         hostname: None,
         mounts: vec![
             mount("/", MountKind::Scratch, Access::ReadWrite, None, Some(0)),
             delivery,
-            mount(agent::PLAIN_STORE, cache(), Access::ReadWrite, None, None),
         ],
         network: Network::None,
         security: Security::Sandbox,
         devices: Vec::new(),
         inputs: vec![source.output(0)],
     };
+    match shape {
+        Shape::Strong => exec.devices.push(STORE_DEVICE.to_owned()),
+        Shape::Plain => {
+            let store = mount(agent::PLAIN_STORE, cache(), Access::ReadWrite, None, None);
+            exec.mounts.push(store);
+        }
+    }
     let op = definition.exec(exec, metadata("pontoon: install the agent", "install"))?;
     definition.marshal(&op.output(0))
 }
@@ -417,6 +405,21 @@ pub(super) fn secret_file(dest: &str, id: String) -> Mount {
         optional: false,
     };
     mount(dest, kind, Access::ReadOnly, None, None)
+}
+
+/// Says whether an op's program is the agent.
+pub fn is_agent(program: &str) -> bool {
+    program == AGENT || program.starts_with(AGENTS)
+}
+
+fn socket() -> MountKind {
+    MountKind::Ssh {
+        id: TUNNEL.to_owned(),
+        uid: 0,
+        gid: 0,
+        mode: 0o600,
+        optional: false,
+    }
 }
 
 fn cache() -> MountKind {

@@ -73,6 +73,7 @@ impl<'a> Session<'a> {
             root: OpRoot::Defined,
         })?;
         let store = pending.wait_for_store(options, &store_nonce)?;
+        pending.engine.store_held()?;
         Ok(Self {
             options,
             lowering,
@@ -96,7 +97,7 @@ impl<'a> Session<'a> {
             let device = sandbox_device(self.options.shape, &paths);
             self.engine.offer(device)?;
         }
-        self.sandbox_paths = paths;
+        self.sandbox_paths = engine::places(&self.lowering.sandbox_paths, paths);
         Ok(())
     }
 
@@ -128,6 +129,11 @@ impl<'a> Session<'a> {
     /// Starts an op.
     pub(super) fn start(&mut self, op: Op) -> Result<(), Error> {
         Ok(self.engine.start(op)?)
+    }
+
+    /// Whether ops may ask for this.
+    pub(super) fn can(&self, capability: &str) -> bool {
+        self.engine.can(capability)
     }
 
     /// Kills an op.
@@ -263,7 +269,10 @@ impl<'a> Session<'a> {
 
     /// Ends the session in good order: the store lets go of what it holds.
     pub(super) fn close(mut self) {
-        if self.over || self.store.say(&ToAgent::Bye).is_err() {
+        if self.over
+            || self.engine.store_let_go().is_err()
+            || self.store.say(&ToAgent::Bye).is_err()
+        {
             return;
         }
         // The agent removes the run's roots before it ends; it is given a moment for it.

@@ -212,7 +212,7 @@ pub struct BuildJob {
 pub struct SandboxPath {
     /// Where the builder sees it.
     pub target: String,
-    /// What it is on the machine.
+    /// Where its op has it: in the store, or where a device brings it.
     pub source: String,
 }
 

@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use crate::cli::error::Error;
 use crate::cli::{apart, output};
-use crate::engine::lower::AGENT;
+use crate::engine::lower;
 use crate::report::style::Colour;
 
 /// Internal: started by pontoon itself
@@ -25,7 +25,7 @@ impl Args {
 /// Runs the agent if this process was started as one: a daemon's op calls it by its place.
 pub fn in_an_op() -> Option<ExitCode> {
     let mut arguments = std::env::args_os();
-    if arguments.next()? != AGENT {
+    if !arguments.next()?.to_str().is_some_and(lower::is_agent) {
         return None;
     }
     // Ours are text: one that is not makes no sense, and is refused with the rest.

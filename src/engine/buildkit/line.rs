@@ -1,6 +1,7 @@
 //! The connection to a daemon, what is offered on it, and how one op is solved.
 
 use std::collections::BTreeSet;
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -11,21 +12,24 @@ use super::watch::Watch;
 use crate::buildkit::auth::Keychain;
 use crate::buildkit::content::Layouts;
 use crate::buildkit::filesync::{Directories, Tree};
-use crate::buildkit::gateway::Capabilities;
+use crate::buildkit::gateway::{Capabilities, Solved};
 use crate::buildkit::secrets::Vault;
 use crate::buildkit::ssh::Forward;
 use crate::buildkit::{Daemon, Job, Kind, Services, Session, SolveError, connection};
 use crate::engine::lower::{self, Scratch, TUNNEL};
-use crate::engine::{Error, Op};
+use crate::engine::{Error, Op, Shape};
 
 /// What the tasks of the ops share.
 pub(super) struct Line {
     config: Config,
+    /// The daemon itself, for what is no op.
+    pub(super) daemon: Daemon,
     limit: usize,
     capabilities: Capabilities,
     jobs: Jobs,
     watch: Arc<Watch>,
     vault: Vault,
+    layouts: Layouts,
     /// Whether an op has been started: only the first one may find no agent.
     begun: AtomicBool,
 }
@@ -38,6 +42,7 @@ impl Line {
             reason,
         };
         let vault = Vault::default();
+        let layouts = Layouts::default();
         let directories = Directories::default();
         let agent = Tree::File {
             name: lower::AGENT_FILE.to_owned(),
@@ -51,7 +56,7 @@ impl Line {
             },
             vault: vault.clone(),
             directories,
-            layouts: Layouts::default(),
+            layouts: layouts.clone(),
             keychain: Keychain {
                 config: config.logins.clone(),
             },
@@ -62,7 +67,7 @@ impl Line {
         let terms = Terms {
             run: config.run.clone(),
             session: id,
-            entitlements: Vec::new(),
+            entitlements: config.entitlements.clone(),
         };
         let jobs = Jobs::open(daemon.clone(), terms, Arc::clone(&watch)).await;
         let jobs = jobs.map_err(|error| refused(error.message))?;
@@ -70,11 +75,13 @@ impl Line {
         check(&daemon, &config, &capabilities)?;
         let line = Self {
             limit: daemon.limit(),
+            daemon,
             config,
             capabilities,
             jobs,
             watch,
             vault,
+            layouts,
             begun: AtomicBool::new(false),
         };
         Ok((line, session))
@@ -83,6 +90,21 @@ impl Line {
     /// How ops get memory to write to.
     pub(super) fn scratch(&self) -> Scratch {
         Scratch::of(&self.capabilities.ops)
+    }
+
+    /// What the daemon can do.
+    pub(super) fn capabilities(&self) -> BTreeSet<String> {
+        self.capabilities.ops.clone()
+    }
+
+    /// What the session offers as images.
+    pub(super) fn layouts(&self) -> &Layouts {
+        &self.layouts
+    }
+
+    /// Where files are kept for as long as the daemon needs them.
+    pub(super) fn temporary(&self) -> &Path {
+        &self.config.temporary
     }
 
     pub(super) async fn run(&self, mut op: Op) -> Result<(), Failed> {
@@ -94,7 +116,7 @@ impl Line {
         let mut solved = self.attempt(&op).await;
         if let Err(failed) = &solved
             && first
-            && failed.lacks(&self.config.agent)
+            && failed.lacks(&self.config)
         {
             solved = match self.install(&op.nonce).await {
                 Ok(()) => self.attempt(&op).await,
@@ -109,7 +131,8 @@ impl Line {
     async fn attempt(&self, op: &Op) -> Result<(), Failed> {
         let job = self.jobs.next().await?;
         let definition = self.ground(&job, op).await?;
-        self.solve(&job, &op.nonce, definition).await
+        self.solve(&job, &op.nonce, definition).await?;
+        Ok(())
     }
 
     /// Solves a definition.
@@ -118,7 +141,7 @@ impl Line {
         job: &Job,
         nonce: &str,
         definition: Vec<u8>,
-    ) -> Result<(), Failed> {
+    ) -> Result<Solved, Failed> {
         if definition.len() > self.limit {
             let message = format!(
                 "the op is {} bytes long, and this daemon takes {} at most",
@@ -129,7 +152,7 @@ impl Line {
         }
         let watched = self.watch.begin(nonce, &definition);
         match job.solve(definition).await {
-            Ok(_) => Ok(()),
+            Ok(solved) => Ok(solved),
             Err(error) => Err(Failed {
                 words: if error.kind == Kind::Gone {
                     String::new()
@@ -143,7 +166,7 @@ impl Line {
 
     /// Delivers the agent into the store.
     async fn install(&self, nonce: &str) -> Result<(), Failed> {
-        let definition = lower::install(&self.config.agent, nonce);
+        let definition = lower::install(&self.config.agent, self.config.shape, nonce);
         let definition = definition.map_err(|error| Failed::of(error.to_string(), Kind::Other))?;
         let job = self.jobs.next().await?;
         let installed = self.solve(&job, nonce, definition).await;
@@ -179,10 +202,14 @@ impl Failed {
         })
     }
 
-    /// Whether the op was not started because its store has no agent yet. Daemons of 2020 let
-    /// `runc` find that out, which only writes it.
-    fn lacks(&self, agent: &str) -> bool {
-        let path = format!("pontoon/agent/{agent}");
+    /// Whether the op was not started because its store has no agent yet. In strong, and with
+    /// daemons of 2020, it is `runc` that finds that out, and it only writes it; if even that is
+    /// lost there is its code, which the agent never ends with.
+    fn lacks(&self, config: &Config) -> bool {
+        if config.shape == Shape::Strong && matches!(self.error.kind, Kind::Exit(1 | 126 | 127)) {
+            return true;
+        }
+        let path = format!("pontoon/agent/{}", config.agent);
         [&self.error.message, &self.words]
             .iter()
             .any(|text| text.contains(&path) && text.contains("no such file or directory"))
