@@ -1,12 +1,14 @@
 //! A store that cannot be written, understood, trusted, or had right now.
 
 use std::path::Path;
+use std::time::Duration;
 
 use fs_err as fs;
+use rustix::process::Signal;
 
 use super::Case;
 use super::scene::Scene;
-use crate::support::{Ran, run};
+use crate::support::{Ran, Running, run, until};
 
 pub(super) const CASES: &[(&str, Case)] = &[
     ("no room for a new store", |scene| {
@@ -54,6 +56,22 @@ pub(super) const CASES: &[(&str, Case)] = &[
         })
     }),
     ("the store is a symbolic link", linked),
+    (
+        "a collector holds the store for longer than `--lock-timeout`",
+        |scene| {
+            scene.built("hello");
+            let _holder = Holder::of(scene, "nix/var/nix/gc.lock");
+            run(scene.build("behind").args(["--lock-timeout", "3"]))
+        },
+    ),
+    ("a collector holds the store for some seconds", |scene| {
+        scene.built("hello");
+        let holder = Holder::of(scene, "nix/var/nix/gc.lock");
+        let running = Running::start(&mut scene.build("behind"));
+        std::thread::sleep(Duration::from_secs(4));
+        drop(holder);
+        running.end()
+    }),
 ];
 
 /// A file system of its own below the store's root.
@@ -153,4 +171,30 @@ fn linked(scene: &Scene<'_>) -> Ran {
         .pontoon(&["build", "--no-link", &drv, "--store"]);
     pontoon.arg(&root).arg("--eval-store").arg(scene.nix.root());
     run(pontoon.env("NIX_CONF_DIR", scene.nix.configuration()))
+}
+
+/// Another program that holds a lock until it is dropped.
+struct Holder(Option<Running>);
+
+impl Holder {
+    /// Locks a file of the store, for writing.
+    fn of(scene: &Scene<'_>, file: &str) -> Self {
+        let path = scene.nix.root().join(file);
+        let ready = scene.place.at("locked");
+        let script = "exec 9>>\"$1\"; flock 9; : > \"$2\"; exec sleep 100";
+        let mut command = scene.place.command("sh");
+        command.args(["-c", script, "sh"]).arg(path).arg(&ready);
+        let running = Running::start(&mut command);
+        until("the lock is held", || ready.exists());
+        Self(Some(running))
+    }
+}
+
+impl Drop for Holder {
+    fn drop(&mut self) {
+        if let Some(running) = self.0.take() {
+            running.signal(Signal::TERM);
+            running.end();
+        }
+    }
 }

@@ -7,9 +7,9 @@
 //! | the built executable | [`Place::pontoon`], [`User::pontoon`] |
 //! | a command to be signalled, or waited for | [`Running`], [`until`] |
 //! | real Nix on a chroot store, and the executable on the same | [`Nix`], [`Nix::pontoon`] |
-//! | another version of Nix | [`Release`] |
 //! | a real daemon of some [`Kind`], and its store as it lies on disk | [`Daemon`] |
 //! | a registry that it can reach, and a small image | [`Registry`], [`Image`] |
+//! | another version of Nix | [`Release`] |
 //! | a derivation that builds until it is let go | [`Held`] |
 //! | a random graph of derivations | [`graph()`] |
 //! | what a store says of its paths, as rows and as `nix path-info` | [`rows`], [`Nix::path_info`] |

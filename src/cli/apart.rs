@@ -73,6 +73,14 @@ pub fn agent(arguments: &[String]) -> Result<u8, Error> {
         let nonce = std::env::var(agent::NONCE).unwrap_or_default();
         return Ok(u8::try_from(agent::install::run(id, &nonce)).unwrap_or(1));
     }
+    if let [export, place] = arguments
+        && export == "export"
+    {
+        let shape = agent::Shape::read(&environment);
+        let shape = shape.ok_or_else(|| Error::usage("an export has no shape"))?;
+        agent::export::run(place, shape).map_err(|source| Error::new(Kind::Store, source))?;
+        return Ok(0);
+    }
     let orders = agent::Orders::read(arguments, &environment)
         .ok_or_else(|| Error::usage("only an engine starts the agent"))?;
     Ok(u8::try_from(agent::run(&orders)).unwrap_or(1))

@@ -144,6 +144,10 @@ pub struct Building {
     #[arg(long, value_name = "SECONDS", default_value = "0", value_parser = seconds)]
     pub max_silent_time: Duration,
 
+    /// Give up when another program holds a lock of the store for longer than this; 0 means never
+    #[arg(long, value_name = "SECONDS", default_value = "3600", value_parser = seconds)]
+    pub lock_timeout: Duration,
+
     /// Make these paths of the machine visible to builders: `TARGET[=SOURCE][?]`, separated by spaces
     ///
     /// With `?` a path may be missing. More than once for several; "" for none.

@@ -266,7 +266,7 @@ impl Session<'_> {
         } else {
             EvalStore::Root(into.root.clone())
         };
-        let kept = collector::keep_out(into, self.asked, sink)?;
+        let kept = collector::keep_out(into, self.how.lock_timeout, self.asked, sink)?;
         let mut options = typed.options.clone();
         if kept.is_some() {
             // A collection that `nix` itself began would wait for us, and we for it.

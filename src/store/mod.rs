@@ -34,6 +34,7 @@ mod temp_roots;
 #[cfg(test)]
 mod tests;
 pub mod tree;
+mod wait;
 
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
@@ -43,7 +44,7 @@ use std::time::Duration;
 use database::Database;
 pub use database::{PathInfo, Registration};
 pub use error::Error;
-pub use holders::{Holder, holder};
+pub use holders::Holder;
 pub use identity::Identity;
 pub use import::{ImportHeader, Importer};
 pub use indirect::add_indirect_root;
@@ -53,6 +54,7 @@ pub use locks::{GcLock, KeptOut, OutputLocks};
 pub use roots::Roots;
 pub use slots::Slot;
 use temp_roots::TempRoots;
+pub use wait::{Held, Notice, Wait};
 
 use crate::nix::StorePath;
 
@@ -79,6 +81,11 @@ impl NixDir {
     /// The state directory.
     pub fn state(&self) -> PathBuf {
         self.0.join("var/nix")
+    }
+
+    /// What a collector locks while it works.
+    pub fn gc_lock(&self) -> PathBuf {
+        self.0.join("var/nix/gc.lock")
     }
 
     /// The database's directory.
