@@ -18,7 +18,7 @@ use crate::sandbox::{
     Access, Cage, Child, Entry, Filter, Identity, Missing, Namespaces, Personality, Process,
     devices,
 };
-use crate::store::PathInfo;
+use crate::store::{NixDir, PathInfo};
 use crate::tunnel::{EffectRoot, SandboxPath};
 
 /// Where the builder finds its build directory (Nix's `sandbox-build-dir`).
