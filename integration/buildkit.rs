@@ -12,8 +12,8 @@ use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
 use super::support::{
-    BuildUsers, Daemon, Nix, Place, Ran, Running, Seed, assert_same, count, graph, processes_with,
-    rows, run, until,
+    BuildUsers, Daemon, Kind, Nix, Place, Ran, Running, Seed, assert_same, count, graph,
+    processes_with, rows, run, until,
 };
 
 /// A daemon, a store to evaluate in, and in it the shell of every builder.
@@ -25,11 +25,15 @@ pub(super) struct Scene<'p> {
 }
 
 impl<'p> Scene<'p> {
-    pub(super) fn new(place: &'p Place) -> Self {
+    fn new(place: &'p Place) -> Self {
+        Self::of(Kind::BuildKit, place)
+    }
+
+    pub(super) fn of(kind: Kind, place: &'p Place) -> Self {
         let nix = Nix::new(place, "evaluated", BuildUsers::Nobody);
         let added = run(&mut nix.command("nix-store", &["--add", "/bin/busybox"]));
         Self {
-            daemon: Daemon::start(place),
+            daemon: Daemon::of(kind, place),
             shell: added.ok().stdout.trim().to_owned(),
             nix,
         }
@@ -40,9 +44,8 @@ impl<'p> Scene<'p> {
             .map(|name| format!("/bin/{name}={}", self.shell))
             .join(" ");
         let mut command = self.nix.pontoon(arguments);
-        command
-            .args(["--json", "--sandbox-paths", &paths])
-            .env("BUILDKIT_HOST", self.daemon.address());
+        self.daemon.serve(&mut command);
+        command.args(["--json", "--sandbox-paths", &paths]);
         command
     }
 

@@ -23,29 +23,64 @@ func init() {
 			"exec.meta.base", "exec.meta.cdi", "exec.meta.security", "exec.mount.ssh")
 	}
 	definitions["lowered-effect"] = func() *pb.Definition {
-		token := secret("/run/secrets/TOKEN", "0123456789abcdef-1/TOKEN", 0, 0, false)
-		token.SecretOpt.Mode = 0o444
-		token.Readonly = true
 		e := plain([]string{"effect", "deploy"},
 			tmpfs("/build", 8<<30),
 			tmpfs("/tmp", 8<<30),
 			tmpfs("/dev/shm", 1<<30),
 			nix("/nix/store/"+shell, "store/"+shell, true),
-			token)
+			given("/run/secrets/TOKEN", "TOKEN"))
 		return whole(e, "effect deploy", "effect:deploy",
 			"exec.meta.base", "exec.mount.cache", "exec.mount.cache.sharing", "exec.mount.secret",
 			"exec.mount.selector", "exec.mount.ssh", "exec.mount.tmpfs", "exec.mount.tmpfs.size")
 	}
 	definitions["lowered-whole"] = func() *pb.Definition {
-		e := lowered("plain", []string{"effect", "deploy"},
-			nix("/.pontoon/store", "", false),
+		e := plain([]string{"effect", "deploy"},
 			nix("/nix", "", false),
 			tmpfs("/build", 8<<30),
 			tmpfs("/tmp", 8<<30),
-			tmpfs("/dev/shm", 1<<30))
+			tmpfs("/dev/shm", 1<<30),
+			given("/run/secrets/TOKEN", "TOKEN"))
 		return whole(e, "effect deploy", "effect:deploy",
-			"exec.meta.base", "exec.mount.cache", "exec.mount.cache.sharing",
+			"exec.meta.base", "exec.mount.cache", "exec.mount.cache.sharing", "exec.mount.secret",
 			"exec.mount.selector", "exec.mount.ssh", "exec.mount.tmpfs", "exec.mount.tmpfs.size")
+	}
+	definitions["lowered-image"] = func() *pb.Definition {
+		d := &definition{}
+		image := d.add(&pb.Op{Op: &pb.Op_Source{Source: &pb.SourceOp{
+			Identifier: "docker-image://docker.io/library/busybox:1.36",
+		}}}, of(metadata("effect deploy: image docker.io/library/busybox:1.36", "source.image"),
+			"effect:deploy"))
+		e := rooted(
+			tmpfs("/nix/store", 64<<20),
+			tmpfs("/build", 8<<30),
+			tmpfs("/tmp", 8<<30),
+			tmpfs("/dev/shm", 1<<30),
+			nix("/nix/store/"+shell, "store/"+shell, true),
+			given("/run/secrets/TOKEN", "TOKEN"))
+		return d.end(d.add(op(e, &pb.Input{Digest: image}), of(metadata("effect deploy",
+			"exec.meta.base", "exec.mount.bind", "exec.mount.cache", "exec.mount.cache.sharing",
+			"exec.mount.secret", "exec.mount.selector", "exec.mount.ssh", "exec.mount.tmpfs",
+			"exec.mount.tmpfs.size"), "effect:deploy")))
+	}
+	definitions["lowered-dockerfile"] = func() *pb.Definition {
+		d := &definition{}
+		place := "/nix/store/" + shell + "/deploy"
+		read := plain([]string{"export", place}, scratch("/.pontoon/export", 1))
+		read.Network = pb.NetMode_NONE
+		context := d.add(op(read), of(metadata("read "+place,
+			"exec.meta.base", "exec.meta.network", "exec.mount.cache", "exec.mount.cache.sharing",
+			"exec.mount.selector", "exec.mount.ssh"), "effect:deploy"))
+		e := rooted(
+			nix("/nix", "", false),
+			tmpfs("/build", 8<<30),
+			tmpfs("/tmp", 8<<30),
+			tmpfs("/dev/shm", 1<<30),
+			given("/run/secrets/TOKEN", "TOKEN"))
+		return d.end(d.add(op(e, &pb.Input{Digest: context, Index: 1}),
+			of(metadata("effect deploy",
+				"exec.meta.base", "exec.mount.bind", "exec.mount.cache",
+				"exec.mount.cache.sharing", "exec.mount.secret", "exec.mount.selector",
+				"exec.mount.ssh", "exec.mount.tmpfs", "exec.mount.tmpfs.size"), "effect:deploy")))
 	}
 	definitions["embedded-agent"] = func() *pb.Definition {
 		e := strong([]string{"store"})
@@ -67,6 +102,29 @@ func init() {
 			"exec.meta.base", "exec.meta.network", "exec.mount.cache", "exec.mount.cache.sharing",
 			"exec.mount.secret", "exec.mount.selector")
 	}
+}
+
+// rooted is an effect whose root is an image.
+func rooted(mounts ...*pb.Mount) *pb.ExecOp {
+	e := plain([]string{"effect", "deploy"}, append([]*pb.Mount{
+		given("/etc/passwd", "/etc/passwd"),
+		given("/etc/group", "/etc/group"),
+	}, mounts...)...)
+	image := bind("/", 0)
+	e.Mounts = append([]*pb.Mount{image, scratch("/.pontoon", 0)}, e.Mounts[1:]...)
+	return e
+}
+
+func given(dest, id string) *pb.Mount {
+	m := secret(dest, "0123456789abcdef-1/"+id, 0, 0, false)
+	m.SecretOpt.Mode = 0o444
+	m.Readonly = true
+	return m
+}
+
+func of(md *pb.OpMetadata, node string) *pb.OpMetadata {
+	md.ProgressGroup = &pb.ProgressGroup{Id: node, Name: md.Description["llb.customname"]}
+	return md
 }
 
 func nix(dest, selector string, readonly bool) *pb.Mount {

@@ -28,7 +28,9 @@ use crate::sandbox::{self, Exit, Filter, Personality};
 use crate::store::attempts::{self, Durability, Kind, Running};
 use crate::store::logs::LogWriter;
 use crate::store::{PathInfo, Slot};
-use crate::tunnel::{BuildJob, BuildResult, FromAgent, MachineError, PathFacts, SandboxPath};
+use crate::tunnel::{
+    BuildJob, BuildResult, EffectRoot, FromAgent, MachineError, PathFacts, SandboxPath,
+};
 
 /// Why a build ended without a result of its own.
 enum Stop {
@@ -258,6 +260,7 @@ impl Agent {
             user,
             network,
             writes: Writes::Slot,
+            root: EffectRoot::Empty,
             files,
         };
         let program = Program {

@@ -6,7 +6,7 @@
 //! One that asks for the whole store has it at `/nix` and is its owner: user 0 of the op, in strong
 //! of a user namespace without any other id.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
 use crate::agent::build::Interrupted;
@@ -21,7 +21,10 @@ use crate::nix::StorePath;
 use crate::sandbox::{Exit, Filter, Personality};
 use crate::store::Slot;
 use crate::store::attempts::{self, Durability, Kind};
-use crate::tunnel::{EffectJob, EffectResult, EffectStore, FromAgent, MachineError};
+use crate::tunnel::{EffectJob, EffectResult, EffectRoot, EffectStore, FromAgent, MachineError};
+
+/// Where programs are in an image that does not say.
+const USUAL_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
 impl Agent {
     /// Runs an effect; the answer is what the conductor is to hear.
@@ -117,6 +120,7 @@ impl Agent {
             user: &user,
             network: Network::Open,
             writes,
+            root: job.root,
             files,
         };
         let program = Program {
@@ -128,10 +132,10 @@ impl Agent {
                         .map(|argument| argument.as_bytes().to_vec()),
                 )
                 .collect(),
-            environment: job
-                .environment
-                .iter()
-                .map(|(name, value)| (name.as_bytes().to_vec(), value.as_bytes().to_vec()))
+            environment: self
+                .environment(job)
+                .into_iter()
+                .map(|(name, value)| (name.into_bytes(), value.into_bytes()))
                 .collect(),
             personality: Personality { linux32: false },
             filter: Filter::None,
@@ -164,6 +168,24 @@ impl Agent {
             },
             End::Cancelled => EffectResult::Cancelled,
         })
+    }
+
+    /// What it is given, on top of what the image at its root says.
+    fn environment(&self, job: &EffectJob) -> BTreeMap<String, String> {
+        let mut all: BTreeMap<String, String> = self.image.iter().cloned().collect();
+        let rest = all.remove("PATH");
+        if job.root == EffectRoot::Image {
+            let rest = rest.unwrap_or_else(|| USUAL_PATH.to_owned());
+            let path: Vec<&str> = job
+                .tools
+                .iter()
+                .map(String::as_str)
+                .chain([&*rest])
+                .collect();
+            all.insert("PATH".to_owned(), path.join(":"));
+        }
+        all.extend(job.environment.iter().cloned());
+        all
     }
 
     /// In strong the op has the secrets, and the room gets them; in plain the op is the room.

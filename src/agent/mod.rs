@@ -9,6 +9,8 @@
 //! | `build DRV` | builds: one in *plain*; in *strong* it pulls the next one when it is done |
 //! | `effect NAME` | one effect |
 //!
+//! `install` and `export` have no tunnel and no job: see [`install`] and [`export`].
+//!
 //! In *strong* the op holds the whole store at `/nix` and the agent makes a sandbox for each
 //! derivation ([`room`]). In *plain* the op is the sandbox: the store is at `/.pontoon/store`,
 //! where no builder reaches, and the closure is mounted read-only by the op itself.
@@ -17,7 +19,9 @@
 
 pub mod build;
 pub mod effect;
+pub mod export;
 pub mod housekeeping;
+pub mod image;
 pub mod install;
 pub mod link;
 pub mod outputs;
@@ -48,6 +52,10 @@ pub const SHAPE: &str = "PONTOON_SHAPE";
 /// Set by the device that brings the store: who builders may be, see [`Users`].
 pub const USERS: &str = "PONTOON_BUILD_USERS";
 
+/// The op's environment variable with that of the image at its root: a list in JSON, `NAME=VALUE`
+/// each.
+pub const IMAGE: &str = "PONTOON_IMAGE";
+
 /// What of an op's root is the agent's alone.
 pub const OWN: &str = "/.pontoon";
 /// Where a plain op has the whole store.
@@ -56,6 +64,8 @@ pub const PLAIN_STORE: &str = "/.pontoon/store";
 pub const USER_POOL: &str = "/.pontoon/userpool";
 /// Below this a strong op has what `sandbox-paths` ask for, each at its target.
 pub const SANDBOX_PATHS: &str = "/.pontoon/sandbox";
+/// Where an op that copies a part of the store puts it.
+pub const EXPORT: &str = "/.pontoon/export";
 /// Where an effect's secrets are.
 pub const SECRETS: &str = "/run/secrets";
 
@@ -82,6 +92,8 @@ pub struct Orders {
     pub shape: Shape,
     /// The value of [`USERS`], if any.
     pub users: Option<String>,
+    /// The environment of the image at the op's root.
+    pub image: Vec<(String, String)>,
 }
 
 /// The agent's subcommand.
@@ -114,11 +126,12 @@ impl fmt::Display for Shape {
 }
 
 impl Shape {
-    /// Reads the op's variable.
-    pub fn read(text: &str) -> Option<Self> {
+    /// Reads it from the environment of an op.
+    pub fn read(environment: &[(String, String)]) -> Option<Self> {
+        let (_, value) = environment.iter().find(|(name, _)| name == SHAPE)?;
         [Self::Strong, Self::Plain]
             .into_iter()
-            .find(|shape| shape.to_string() == text)
+            .find(|shape| shape.to_string() == *value)
     }
 
     /// Where an op of this shape has the whole store.
@@ -145,14 +158,24 @@ impl Orders {
             "effect" => Task::Effect,
             _ => return None,
         };
-        let shape = Shape::read(&variable(SHAPE)?)?;
         Some(Self {
             task,
             nonce: variable(NONCE)?,
-            shape,
+            shape: Shape::read(environment)?,
             users: variable(USERS),
+            image: variables_of(variable(IMAGE).as_deref().unwrap_or("[]"))?,
         })
     }
+}
+
+fn variables_of(variables: &str) -> Option<Vec<(String, String)>> {
+    let variables: Vec<String> = serde_json::from_str(variables).ok()?;
+    let pairs = variables.iter().filter_map(|text| text.split_once('='));
+    Some(
+        pairs
+            .map(|(name, value)| (name.to_owned(), value.to_owned()))
+            .collect(),
+    )
 }
 
 /// What an agent works with.
@@ -174,6 +197,8 @@ pub struct Agent {
     /// The closure of the sandbox paths that are in the store, once it is known: it is the same
     /// for all jobs of a run.
     pub tools: Option<BTreeMap<StorePath, PathInfo>>,
+    /// The environment of the image at the op's root.
+    pub image: Vec<(String, String)>,
 }
 
 /// Describes the end of an attempt, now.
@@ -217,6 +242,7 @@ pub fn run(orders: &Orders) -> i32 {
         nonce,
         attempts: 0,
         tools: None,
+        image: orders.image.clone(),
     };
     match agent.greet(orders).and_then(|()| agent.serve(orders.task)) {
         Ok(()) => exit::DONE,

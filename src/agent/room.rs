@@ -11,14 +11,14 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use crate::agent::users::BuildUser;
-use crate::agent::{Shape, points};
+use crate::agent::{Shape, image, points};
 use crate::nix::{InStore, StorePath};
 use crate::sandbox::{
     Access, Cage, Child, Entry, Filter, Identity, Missing, Namespaces, Personality, Process,
     devices,
 };
 use crate::store::{NixDir, PathInfo, Slot};
-use crate::tunnel::SandboxPath;
+use crate::tunnel::{EffectRoot, SandboxPath};
 
 /// Where the builder finds its build directory (Nix's `sandbox-build-dir`).
 pub const BUILD_DIR: &str = "/build";
@@ -26,10 +26,10 @@ pub const BUILD_DIR: &str = "/build";
 /// Inside a strong room a builder is this user and group, whoever it is outside.
 const INSIDE: (u32, u32) = (1000, 100);
 
-const PASSWD: &str = "root:x:0:0:Nix build user:/build:/noshell\n\
+pub(super) const PASSWD: &str = "root:x:0:0:Nix build user:/build:/noshell\n\
     nixbld:x:1000:100:Nix build user:/build:/noshell\n\
     nobody:x:65534:65534:Nobody:/:/noshell\n";
-const GROUP: &str = "root:x:0:\nnixbld:!:100:\nnogroup:x:65534:\n";
+pub(super) const GROUP: &str = "root:x:0:\nnixbld:!:100:\nnogroup:x:65534:\n";
 const HOSTS: &str = "127.0.0.1 localhost\n::1 localhost\n";
 const NSSWITCH: &str = "hosts: files dns\nservices: files\n";
 
@@ -81,6 +81,8 @@ pub struct Room<'a> {
     pub network: Network,
     /// Where what is written in it goes.
     pub writes: Writes,
+    /// What the op has at `/`.
+    pub root: EffectRoot,
     /// Files put in before anything else: absolute path and contents.
     pub files: Vec<(PathBuf, Vec<u8>)>,
 }
@@ -187,7 +189,7 @@ impl Room<'_> {
                 if self.writes == Writes::Slot {
                     points::lay(self.slot, self.dir, self.closure.keys());
                 }
-                Some(self.cage())
+                Some(self.cage()?)
             }
             Shape::Plain => {
                 self.furnish_op()?;
@@ -276,14 +278,17 @@ impl Room<'_> {
     }
 
     /// The room as a cage of our own.
-    fn cage(&self) -> Cage {
+    fn cage(&self) -> Result<Cage, RoomError> {
         let mut entries = vec![Entry::Directory {
             path: "/".into(),
             mode: 0o750,
             owner: (0, self.user.gid),
         }];
         entries.extend(self.places());
-        entries.extend(self.etc());
+        match self.root {
+            EffectRoot::Empty => entries.extend(self.etc()),
+            EffectRoot::Image => entries.extend(image::entries(Path::new("/"))?),
+        }
         entries.extend(devices());
         entries.push(tmpfs("/dev/shm", 0o1777));
         entries.push(Entry::Proc {
@@ -311,7 +316,7 @@ impl Room<'_> {
                 entries.push(file(path, contents));
             }
         }
-        Cage {
+        Ok(Cage {
             root: self.slot.root.clone(),
             root_mode: 0o755,
             entries,
@@ -322,7 +327,7 @@ impl Room<'_> {
                 net: self.network == Network::Private,
             },
             hostname: Some("localhost".to_owned()),
-        }
+        })
     }
 
     fn input(&self, path: &StorePath) -> Entry {
@@ -366,16 +371,8 @@ impl Room<'_> {
 
     /// Adds to a plain op's root what mounts cannot bring: accounts, and inputs that are symlinks.
     fn furnish_op(&self) -> Result<(), RoomError> {
-        let user = format!(
-            "nixbld:x:{}:{}:Nix build user:/build:/noshell\n",
-            self.user.uid, self.user.gid
-        );
-        let passwd = PASSWD.replace("nixbld:x:1000:100:Nix build user:/build:/noshell\n", &user);
-        let group = GROUP.replace(":100:", &format!(":{}:", self.user.gid));
-        write("/etc/passwd", passwd.as_bytes())?;
-        write("/etc/group", group.as_bytes())?;
-        if self.network == Network::Open {
-            write("/etc/nsswitch.conf", NSSWITCH.as_bytes())?;
+        if self.root == EffectRoot::Empty {
+            self.furnish_etc()?;
         }
         if self.writes == Writes::WholeStore {
             return Ok(());
@@ -393,6 +390,21 @@ impl Room<'_> {
             if !path.starts_with(BUILD_DIR) {
                 write(path, contents)?;
             }
+        }
+        Ok(())
+    }
+
+    fn furnish_etc(&self) -> Result<(), RoomError> {
+        let user = format!(
+            "nixbld:x:{}:{}:Nix build user:/build:/noshell\n",
+            self.user.uid, self.user.gid
+        );
+        let passwd = PASSWD.replace("nixbld:x:1000:100:Nix build user:/build:/noshell\n", &user);
+        let group = GROUP.replace(":100:", &format!(":{}:", self.user.gid));
+        write("/etc/passwd", passwd.as_bytes())?;
+        write("/etc/group", group.as_bytes())?;
+        if self.network == Network::Open {
+            write("/etc/nsswitch.conf", NSSWITCH.as_bytes())?;
         }
         Ok(())
     }
@@ -477,7 +489,7 @@ fn write(path: impl AsRef<Path>, contents: &[u8]) -> Result<(), RoomError> {
     fs_err::write(path, contents).map_err(|error| prepare(path, error))
 }
 
-fn prepare(path: &Path, source: io::Error) -> RoomError {
+pub(super) fn prepare(path: &Path, source: io::Error) -> RoomError {
     RoomError::Prepare {
         path: path.to_path_buf(),
         source,

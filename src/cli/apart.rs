@@ -70,11 +70,19 @@ pub fn agent(arguments: &[String]) -> Result<u8, Error> {
     if let [install, id] = arguments
         && install == "install"
     {
-        let variable = |name| std::env::var(name).unwrap_or_default();
-        let shape = agent::Shape::read(&variable(agent::SHAPE))
-            .ok_or_else(|| Error::usage("only an engine delivers the agent"))?;
-        let code = agent::install::run(id, shape, &variable(agent::NONCE));
+        let shape = agent::Shape::read(&environment);
+        let shape = shape.ok_or_else(|| Error::usage("only an engine delivers the agent"))?;
+        let nonce = std::env::var(agent::NONCE).unwrap_or_default();
+        let code = agent::install::run(id, shape, &nonce);
         return Ok(u8::try_from(code).unwrap_or(1));
+    }
+    if let [export, place] = arguments
+        && export == "export"
+    {
+        let shape = agent::Shape::read(&environment);
+        let shape = shape.ok_or_else(|| Error::usage("an export has no shape"))?;
+        agent::export::run(place, shape).map_err(|source| Error::new(Kind::Store, source))?;
+        return Ok(0);
     }
     let orders = agent::Orders::read(arguments, &environment)
         .ok_or_else(|| Error::usage("only an engine starts the agent"))?;

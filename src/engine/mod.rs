@@ -2,13 +2,14 @@
 //!
 //! An engine takes marshalled LLB definitions, the same bytes a `BuildKit` daemon would get, and
 //! runs each one's exec op. It knows no Nix: what an op does is between the agent in it and the
-//! conductor, over the tunnel. [`lower`] is the only place that knows both worlds.
+//! conductor, over the tunnel. [`lower`], with [`root`], is the only place that knows both worlds.
 
 pub mod buildkit;
 pub mod device;
 pub mod embedded;
 pub mod lower;
 pub mod offer;
+pub mod root;
 pub mod trim;
 
 use std::collections::BTreeMap;
@@ -26,6 +27,23 @@ pub struct Op {
     pub definition: Vec<u8>,
     /// What the op's secret mounts may ask for, by id.
     pub secrets: BTreeMap<String, SecretValue>,
+    /// What is to be at its `/`.
+    pub root: OpRoot,
+}
+
+/// What is to be at the `/` of an op, where a daemon has to be asked before it can be said in LLB.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum OpRoot {
+    /// What the definition has there.
+    Defined,
+    /// The image of this name, which the definition has there, looked up once for its content and
+    /// its environment.
+    Image(String),
+    /// The image that lies, as an OCI layout, in the directory that the definition has there.
+    Layout,
+    /// What the daemon builds of the directory that the definition has there, with these options of
+    /// its frontend for Dockerfiles.
+    Dockerfile(BTreeMap<String, String>),
 }
 
 /// A secret's value. It is never printed.

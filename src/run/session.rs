@@ -8,7 +8,7 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::time::{Duration, Instant};
 
 use crate::engine::lower::{Lowering, SandboxPaths};
-use crate::engine::{Engine, EngineEvent, Op, OpEnd, OpExit, SecretValue};
+use crate::engine::{Engine, EngineEvent, Op, OpEnd, OpExit, OpRoot};
 use crate::nix::StorePath;
 use crate::run::connection::{Happening, Speaker, listen};
 use crate::run::material::Material;
@@ -70,6 +70,7 @@ impl<'a> Session<'a> {
             nonce: store_nonce.clone(),
             definition,
             secrets: BTreeMap::new(),
+            root: OpRoot::Defined,
         })?;
         let store = pending.wait_for_store(options, &store_nonce)?;
         pending.engine.store_held()?;
@@ -126,17 +127,8 @@ impl<'a> Session<'a> {
     }
 
     /// Starts an op.
-    pub(super) fn start(
-        &mut self,
-        nonce: String,
-        definition: Vec<u8>,
-        secrets: BTreeMap<String, SecretValue>,
-    ) -> Result<(), Error> {
-        Ok(self.engine.start(Op {
-            nonce,
-            definition,
-            secrets,
-        })?)
+    pub(super) fn start(&mut self, op: Op) -> Result<(), Error> {
+        Ok(self.engine.start(op)?)
     }
 
     /// Kills an op.

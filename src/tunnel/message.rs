@@ -225,8 +225,10 @@ pub struct EffectJob {
     pub run: String,
     /// Program and arguments.
     pub command: Vec<String>,
-    /// Its environment, `PATH` included.
+    /// Its environment. Without a `PATH` it gets that of the image at its root, after its tools.
     pub environment: Vec<(String, String)>,
+    /// The directories of its tools.
+    pub tools: Vec<String>,
     /// Roots of the closure it may see.
     #[serde(with = "crate::nix::text::paths")]
     pub roots: BTreeSet<StorePath>,

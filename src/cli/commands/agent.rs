@@ -2,9 +2,10 @@
 
 use std::process::ExitCode;
 
-use crate::cli::apart;
 use crate::cli::error::Error;
+use crate::cli::{apart, output};
 use crate::engine::lower;
+use crate::report::style::Colour;
 
 /// Internal: started by pontoon itself
 #[derive(Debug, clap::Args)]
@@ -30,6 +31,12 @@ pub fn in_an_op() -> Option<ExitCode> {
     // Ours are text: one that is not makes no sense, and is refused with the rest.
     let text = arguments.map(|argument| argument.to_string_lossy().into_owned());
     let arguments: Vec<String> = text.collect();
-    // What it has to tell goes through the tunnel.
-    Some(ExitCode::from(apart::agent(&arguments).unwrap_or(64)))
+    // What it has to tell goes through the tunnel, if it has one.
+    Some(match apart::agent(&arguments) {
+        Ok(code) => ExitCode::from(code),
+        Err(error) => {
+            output::complain(&error, Colour::Never);
+            ExitCode::from(64)
+        }
+    })
 }

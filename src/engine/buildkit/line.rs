@@ -12,7 +12,7 @@ use crate::buildkit::filesync::Directory;
 use crate::buildkit::gateway::Capabilities;
 use crate::buildkit::secrets::Vault;
 use crate::buildkit::ssh::Forward;
-use crate::buildkit::{Daemon, Kind, Services, Session, SolveError, connection};
+use crate::buildkit::{Daemon, Job, Kind, Services, Session, SolveError, connection};
 use crate::engine::lower::{self, Scratch, TUNNEL};
 use crate::engine::{Error, Op, Shape};
 
@@ -80,18 +80,19 @@ impl Line {
         Scratch::of(&self.capabilities.ops)
     }
 
-    pub(super) async fn run(&self, op: Op) -> Result<(), Failed> {
+    pub(super) async fn run(&self, mut op: Op) -> Result<(), Failed> {
         let first = !self.begun.swap(true, Ordering::Relaxed);
         let ids: BTreeSet<String> = op.secrets.keys().cloned().collect();
-        let values = op.secrets.into_iter().map(|(id, value)| (id, value.0));
+        let values = std::mem::take(&mut op.secrets);
+        let values = values.into_iter().map(|(id, value)| (id, value.0));
         self.vault.add(values);
-        let mut solved = self.solve(&op.nonce, op.definition.clone()).await;
+        let mut solved = self.attempt(&op).await;
         if let Err(failed) = &solved
             && first
             && failed.lacks(&self.config)
         {
             solved = match self.install(&op.nonce).await {
-                Ok(()) => self.solve(&op.nonce, op.definition).await,
+                Ok(()) => self.attempt(&op).await,
                 Err(failed) => Err(failed),
             };
         }
@@ -99,7 +100,20 @@ impl Line {
         solved
     }
 
-    async fn solve(&self, nonce: &str, definition: Vec<u8>) -> Result<(), Failed> {
+    /// Makes the root of an op, and runs it there. All of it in one job: it keeps what it made.
+    async fn attempt(&self, op: &Op) -> Result<(), Failed> {
+        let job = self.jobs.next().await?;
+        let definition = self.ground(&job, op).await?;
+        self.solve(&job, &op.nonce, definition).await
+    }
+
+    /// Solves a definition.
+    pub(super) async fn solve(
+        &self,
+        job: &Job,
+        nonce: &str,
+        definition: Vec<u8>,
+    ) -> Result<(), Failed> {
         if definition.len() > self.limit {
             let message = format!(
                 "the op is {} bytes long, and this daemon takes {} at most",
@@ -109,11 +123,7 @@ impl Line {
             return Err(Failed::of(message, Kind::TooLarge));
         }
         let watched = self.watch.begin(nonce, &definition);
-        let solved = match self.jobs.next().await {
-            Ok(job) => job.solve(definition).await,
-            Err(error) => Err(error),
-        };
-        match solved {
+        match job.solve(definition).await {
             Ok(_) => Ok(()),
             Err(error) => Err(Failed {
                 words: if error.kind == Kind::Gone {
@@ -130,13 +140,11 @@ impl Line {
     async fn install(&self, nonce: &str) -> Result<(), Failed> {
         let definition = lower::install(&self.config.agent, self.config.shape, nonce);
         let definition = definition.map_err(|error| Failed::of(error.to_string(), Kind::Other))?;
-        let installed = self.solve(nonce, definition).await;
+        let job = self.jobs.next().await?;
+        let installed = self.solve(&job, nonce, definition).await;
         // A job tells of an op that failed in it once for all.
         let renewed = self.jobs.renew().await;
-        let installed = installed.and(renewed.map_err(|error| Failed {
-            error,
-            words: String::new(),
-        }));
+        let installed = installed.and(renewed.map_err(Failed::from));
         installed.map_err(|mut failed| {
             let error = &mut failed.error;
             error.message = format!("cannot deliver the agent: {}", error.message);
@@ -158,15 +166,12 @@ pub(super) struct Failed {
 }
 
 impl Failed {
-    fn of(message: String, kind: Kind) -> Self {
-        Self {
-            error: SolveError {
-                message,
-                kind,
-                vertex: None,
-            },
-            words: String::new(),
-        }
+    pub(super) fn of(message: String, kind: Kind) -> Self {
+        Self::from(SolveError {
+            message,
+            kind,
+            vertex: None,
+        })
     }
 
     /// Whether the op was not started because its store has no agent yet. In strong, and with
@@ -180,6 +185,15 @@ impl Failed {
         [&self.error.message, &self.words]
             .iter()
             .any(|text| text.contains(&path) && text.contains("no such file or directory"))
+    }
+}
+
+impl From<SolveError> for Failed {
+    fn from(error: SolveError) -> Self {
+        Self {
+            error,
+            words: String::new(),
+        }
     }
 }
 

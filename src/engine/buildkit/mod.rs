@@ -5,6 +5,7 @@
 //! |---|---|
 //! | here | the engine as its user sees it, and the thread that owns everything asynchronous |
 //! | [`line`] | the connection, what is offered on it, and how one op is solved |
+//! | [`ground`] | what is at the root of an op |
 //! | [`jobs`] | which job an op goes to |
 //! | [`watch`] | what the daemon reports of ops that run |
 //! | [`names`] | names of solves and sessions, and of the agent |
@@ -13,6 +14,7 @@
 //! lives there too: it is delivered by the first op of a run that does not find it, and found by
 //! all later ones.
 
+mod ground;
 mod jobs;
 mod line;
 mod names;
