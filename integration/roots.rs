@@ -229,7 +229,12 @@ fn looking(place: &Place, root: &str) -> PathBuf {
     place.write("content", "of a source");
     let script = LOOK.replace("${", "''${");
     let text = format!(
-        r#"{{ effects.look = {{
+        r#"let
+          built = derivation {{
+            name = "built"; system = "x86_64-linux"; builder = "/bin/sh"; PATH = "/bin";
+            args = [ "-euc" "cp -r ${{./layout}} $out" ];
+          }};
+        in {{ effects.look = {{
           command = [ "/bin/sh" "-euc" ''{script}'' ];
           environment = {{ CONTENT = ./content; OVER = "ours"; }};
           secrets.TOKEN = {{ }};
@@ -344,4 +349,44 @@ fn a_dockerfile_makes_the_root_of_an_effect_on_buildkitd() {
 #[test]
 fn a_dockerfile_makes_the_root_of_an_effect_on_dockerd_20() {
     a_dockerfile_makes_the_root_of_an_effect(Kind::Docker20);
+}
+
+fn an_image_of_a_layout_is_the_root_of_an_effect(kind: Kind) {
+    let place = Place::new();
+    let scene = Scene::of(kind, &place);
+    let image = Image::busybox(&place, "laid", &ENVIRONMENT);
+    image.layout(&place, "layout");
+    // One that lies on this machine, and one that only the daemon's store has.
+    for (field, store) in [("./layout", "content layout"), ("built", "built content")] {
+        let pipeline = looking(&place, &format!("image = {field};"));
+        for token in ["one", "two"] {
+            let ran = look(&scene, &pipeline, token).ok();
+            assert_rooted(&ran, "laid", store, token);
+        }
+    }
+    fs_err::write(place.at("layout/index.json"), "{}").unwrap();
+    let none = looking(&place, "image = ./layout;");
+    let ran = look(&scene, &none, "token").code(20);
+    let failed = finished(&ran.json_lines(), "look")["outcome"].to_string();
+    assert!(
+        failed.contains("cannot make its root: the layout has 0 images"),
+        "{failed}"
+    );
+}
+
+#[test]
+fn an_image_of_a_layout_is_the_root_of_an_effect_on_buildkitd() {
+    an_image_of_a_layout_is_the_root_of_an_effect(Kind::BuildKit);
+}
+
+#[test]
+fn a_layout_is_refused_by_name_on_dockerd_20() {
+    let place = Place::new();
+    let scene = Scene::of(Kind::Docker20, &place);
+    Image::busybox(&place, "laid", &ENVIRONMENT).layout(&place, "layout");
+    let pipeline = looking(&place, "image = built;");
+    let ran = look(&scene, &pipeline, "token").code(7);
+    let ran = ran.says("effect `look` has another root (image /nix/store/");
+    let ran = ran.says("`source.ocilayout`");
+    assert!(!ran.stdout.contains("node-started"), "{}", ran.report());
 }

@@ -209,6 +209,13 @@ fn vectors_are_built_as_recorded_by_buildkitd() {
 }
 
 #[test]
+fn vectors_are_built_as_recorded_in_a_store_that_is_a_device() {
+    for kind in Kind::STRONG {
+        on_a_daemon(kind);
+    }
+}
+
+#[test]
 fn vectors_are_built_as_recorded_by_dockerd_20() {
     on_a_daemon(Kind::Docker20);
 }
@@ -216,16 +223,6 @@ fn vectors_are_built_as_recorded_by_dockerd_20() {
 #[test]
 fn vectors_are_built_as_recorded_by_dockerd_29() {
     on_a_daemon(Kind::Docker29);
-}
-
-#[test]
-fn vectors_are_built_as_recorded_by_buildkitd_in_strong() {
-    on_a_daemon(Kind::BuildKitStrong);
-}
-
-#[test]
-fn vectors_are_built_as_recorded_by_dockerd_29_in_strong() {
-    on_a_daemon(Kind::Docker29Strong);
 }
 
 fn build(

@@ -18,8 +18,7 @@ use crate::store::NixDir;
 pub fn run(place: &str, shape: Shape) -> io::Result<()> {
     let unknown = || io::Error::other(format!("`{place}` is not in the store"));
     let place = InStore::parse(place).ok_or_else(unknown)?;
-    let dir = NixDir::new(shape.nix_dir());
-    let mut source = dir.real(&place.path);
+    let mut source = NixDir::new(shape.nix_dir()).real(&place.path);
     source.extend(place.inside.split('/').filter(|part| !part.is_empty()));
     copy_all(&source, Path::new(EXPORT))
 }

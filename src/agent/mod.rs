@@ -27,6 +27,7 @@ pub mod link;
 pub mod outputs;
 pub mod points;
 pub mod room;
+pub mod slot_dirs;
 pub mod tools;
 pub mod users;
 pub mod watch;
@@ -126,12 +127,11 @@ impl fmt::Display for Shape {
 }
 
 impl Shape {
-    /// Reads it from the environment of an op.
-    pub fn read(environment: &[(String, String)]) -> Option<Self> {
-        let (_, value) = environment.iter().find(|(name, _)| name == SHAPE)?;
+    /// Reads the op's variable.
+    pub fn read(text: &str) -> Option<Self> {
         [Self::Strong, Self::Plain]
             .into_iter()
-            .find(|shape| shape.to_string() == *value)
+            .find(|shape| shape.to_string() == text)
     }
 
     /// Where an op of this shape has the whole store.
@@ -158,10 +158,11 @@ impl Orders {
             "effect" => Task::Effect,
             _ => return None,
         };
+        let shape = Shape::read(&variable(SHAPE)?)?;
         Some(Self {
             task,
             nonce: variable(NONCE)?,
-            shape: Shape::read(environment)?,
+            shape,
             users: variable(USERS),
             image: variables_of(variable(IMAGE).as_deref().unwrap_or("[]"))?,
         })
@@ -194,11 +195,11 @@ pub struct Agent {
     pub nonce: String,
     /// How many attempts it has begun.
     pub attempts: u32,
+    /// The environment of the image at the op's root.
+    pub image: Vec<(String, String)>,
     /// The closure of the sandbox paths that are in the store, once it is known: it is the same
     /// for all jobs of a run.
     pub tools: Option<BTreeMap<StorePath, PathInfo>>,
-    /// The environment of the image at the op's root.
-    pub image: Vec<(String, String)>,
 }
 
 /// Describes the end of an attempt, now.
@@ -241,8 +242,8 @@ pub fn run(orders: &Orders) -> i32 {
         slot: None,
         nonce,
         attempts: 0,
-        tools: None,
         image: orders.image.clone(),
+        tools: None,
     };
     match agent.greet(orders).and_then(|()| agent.serve(orders.task)) {
         Ok(()) => exit::DONE,

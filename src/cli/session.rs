@@ -343,6 +343,7 @@ impl Session<'_> {
             silence: self.how.silence,
             systems: systems::here(),
             program,
+            logins: self.around.docker_config(),
             temporary: std::env::temp_dir(),
             tunnel_proxy: self.around.tunnel_proxy()?,
             cancel: self.asked.cancel(),

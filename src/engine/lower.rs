@@ -396,6 +396,17 @@ pub fn secret_id(nonce: &str, name: &str) -> String {
     format!("{nonce}/{name}")
 }
 
+pub(super) fn secret_file(dest: &str, id: String) -> Mount {
+    let kind = MountKind::Secret {
+        id,
+        uid: 0,
+        gid: 0,
+        mode: 0o444,
+        optional: false,
+    };
+    mount(dest, kind, Access::ReadOnly, None, None)
+}
+
 /// Says whether an op's program is the agent.
 pub fn is_agent(program: &str) -> bool {
     program == AGENT || program.starts_with(AGENTS)
@@ -409,17 +420,6 @@ fn socket() -> MountKind {
         mode: 0o600,
         optional: false,
     }
-}
-
-pub(super) fn secret_file(dest: &str, id: String) -> Mount {
-    let kind = MountKind::Secret {
-        id,
-        uid: 0,
-        gid: 0,
-        mode: 0o444,
-        optional: false,
-    };
-    mount(dest, kind, Access::ReadOnly, None, None)
 }
 
 fn cache() -> MountKind {

@@ -39,8 +39,9 @@ pub enum OpRoot {
     /// The image of this name, which the definition has there, looked up once for its content and
     /// its environment.
     Image(String),
-    /// The image that lies, as an OCI layout, in the directory that the definition has there.
-    Layout,
+    /// The image that lies, as an OCI layout, in the directory that the definition has there; and
+    /// where that is on this machine, if it is.
+    Layout(Option<PathBuf>),
     /// What the daemon builds of the directory that the definition has there, with these options of
     /// its frontend for Dockerfiles.
     Dockerfile(BTreeMap<String, String>),
@@ -147,6 +148,19 @@ pub enum Error {
         /// Its root.
         root: String,
     },
+    /// A root that a daemon of this age cannot make.
+    #[error(
+        "effect `{effect}` has another root ({root}), which this daemon is too old for: it lacks \
+         `{capability}`"
+    )]
+    TooOldForRoot {
+        /// The effect.
+        effect: String,
+        /// Its root.
+        root: String,
+        /// What the daemon does not have.
+        capability: &'static str,
+    },
     /// The whole store without walls around whoever owns it.
     #[error(
         "effect `{effect}` asks for the whole store, which the embedded engine gives in the strong \
@@ -189,6 +203,9 @@ pub trait Engine {
 
     /// Hears that the op which holds the store is about to end, and waits a moment if need be.
     fn store_let_go(&mut self) -> Result<(), Error>;
+
+    /// Whether ops may ask for this, in `BuildKit`'s words for what a daemon can do.
+    fn can(&self, capability: &str) -> bool;
 
     /// Lets ops that start from now on ask for a device, too.
     fn offer(&mut self, device: Device) -> Result<(), Error>;

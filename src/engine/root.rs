@@ -5,6 +5,7 @@
 //! image: whoever an effect runs as has a name.
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 
 use super::OpRoot;
 use super::lower::{metadata, mount, secret_file, secret_id};
@@ -15,12 +16,16 @@ use crate::pipeline::Root;
 /// The files in which an image reads who users are; ours name those of every op.
 const ACCOUNTS: [&str; 2] = ["/etc/passwd", "/etc/group"];
 
-/// Says what the engine is to make of what is at the `/` of an effect's op.
-pub fn op_root(root: &Root) -> OpRoot {
+/// What a daemon must know for an image in a layout.
+pub const LAYOUTS: &str = "source.ocilayout";
+
+/// Says what the engine is to make of what is at the `/` of an effect's op; `here` is where that
+/// lies on this machine, if it does.
+pub fn op_root(root: &Root, here: Option<PathBuf>) -> OpRoot {
     match root {
         Root::Empty => OpRoot::Defined,
         Root::Image(reference) => OpRoot::Image(reference.to_string()),
-        Root::Layout(_) => OpRoot::Layout,
+        Root::Layout(_) => OpRoot::Layout(here),
         Root::Dockerfile(build) => {
             let mut options: BTreeMap<String, String> = build
                 .args
@@ -43,6 +48,14 @@ pub fn image(reference: &str) -> Result<Vec<u8>, Error> {
     let mut definition = Definition::new();
     let name = format!("image {reference}");
     let op = definition.source(Source::image(reference), metadata(&name, "image"))?;
+    definition.marshal(&op.output(0))
+}
+
+/// Lowers the image of a layout, which the session offers as `store`, to be at the `/` of an op.
+pub fn layout(digest: &str, store: &str) -> Result<Vec<u8>, Error> {
+    let mut definition = Definition::new();
+    let source = Source::oci_layout(&format!("pontoon/root@{digest}"), store);
+    let op = definition.source(source, metadata(&format!("image {digest}"), "image"))?;
     definition.marshal(&op.output(0))
 }
 
@@ -95,7 +108,7 @@ mod tests {
             ("target", "last"),
         ];
         let options = options.map(|(name, value)| (name.to_owned(), value.to_owned()));
-        assert_eq!(op_root(&build), OpRoot::Dockerfile(options.into()));
-        assert_eq!(op_root(&Root::Empty), OpRoot::Defined);
+        assert_eq!(op_root(&build, None), OpRoot::Dockerfile(options.into()));
+        assert_eq!(op_root(&Root::Empty, None), OpRoot::Defined);
     }
 }

@@ -3,14 +3,16 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::engine::lower::{EffectInputs, secret_id};
-use crate::engine::root::{accounts, op_root};
+use crate::engine::root::{LAYOUTS, accounts, op_root};
 use crate::engine::{self, Op, SecretValue, Shape};
 use crate::event::{NodeId, Outcome};
 use crate::nix::StorePath;
 use crate::pipeline::{Effect, Root, StoreView};
 use crate::plan::Effects;
 use crate::run::conduct::{Conductor, EffectState, Job};
+use crate::run::material::Material;
 use crate::run::schedule::State;
+use crate::run::session::Session;
 use crate::run::{EngineChoice, Error, Options};
 use crate::tunnel::{EffectJob, EffectRoot, EffectStore};
 
@@ -28,10 +30,6 @@ enum Gate {
 pub(super) fn admit(options: &Options, effects: &Effects) -> Result<(), engine::Error> {
     for effect in &effects.effects {
         if options.engine != EngineChoice::Embedded {
-            if let Root::Layout(_) = effect.root {
-                let what = format!("an OCI layout as the root of effect `{}`", effect.name);
-                return Err(engine::Error::NotOnBuildKit { what });
-            }
             continue;
         }
         if effect.root != Root::Empty {
@@ -43,6 +41,20 @@ pub(super) fn admit(options: &Options, effects: &Effects) -> Result<(), engine::
         if effect.store == StoreView::Whole && options.shape == Shape::Plain {
             let effect = effect.name.clone();
             return Err(engine::Error::NoWalls { effect });
+        }
+    }
+    Ok(())
+}
+
+/// Refuses what this daemon cannot give to an effect.
+pub(super) fn admit_there(session: &Session<'_>, effects: &Effects) -> Result<(), engine::Error> {
+    for effect in &effects.effects {
+        if matches!(effect.root, Root::Layout(_)) && !session.can(LAYOUTS) {
+            return Err(engine::Error::TooOldForRoot {
+                effect: effect.name.clone(),
+                root: effect.root.to_string(),
+                capability: LAYOUTS,
+            });
         }
     }
     Ok(())
@@ -136,7 +148,11 @@ impl Conductor<'_, '_> {
         if root != Root::Empty {
             secrets.extend(accounts(&nonce).map(|(id, value)| (id, SecretValue(value))));
         }
-        let root = op_root(&root);
+        let here = match &root {
+            Root::Layout(place) => Material::open(self.options)?.place(place)?,
+            _ => None,
+        };
+        let root = op_root(&root, here);
         self.session.start(Op {
             nonce,
             definition,

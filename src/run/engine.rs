@@ -81,6 +81,8 @@ pub(super) fn start(
         entitlements: entitlements.clone(),
         tunnel: tunnel.to_path_buf(),
         run: options.run.clone(),
+        logins: options.logins.clone(),
+        temporary: options.temporary.clone(),
         cancel: std::sync::Arc::clone(&options.cancel),
     };
     let tell = tell.clone();

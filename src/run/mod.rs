@@ -74,6 +74,8 @@ pub struct Options {
     pub systems: Systems,
     /// This executable.
     pub program: PathBuf,
+    /// Docker's `config.json`, where logins for registries are.
+    pub logins: Option<PathBuf>,
     /// Where the run's temporary directory is made.
     pub temporary: PathBuf,
     /// What stands between agents and conductor and passes bytes on; for looking at the tunnel.
@@ -231,6 +233,7 @@ pub fn plan(
     let effects = connect(&graph, pipeline)?;
     effects::admit(options, &effects)?;
     let mut session = Session::open(options)?;
+    effects::admit_there(&session, &effects)?;
     let valid = probe(options, &mut session, &graph, &effects)?;
     let plan = plan::decide(&graph, &valid, &options.systems);
     session.close();
@@ -280,6 +283,7 @@ pub fn realise(
     let effects = connect(&graph, data)?;
     effects::admit(options, &effects)?;
     let mut session = Session::open(options)?;
+    effects::admit_there(&session, &effects)?;
     let mut valid = probe(options, &mut session, &graph, &effects)?;
     let plan = plan::decide(&graph, &valid, &options.systems);
     refuse(&graph, &plan)?;

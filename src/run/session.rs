@@ -131,6 +131,11 @@ impl<'a> Session<'a> {
         Ok(self.engine.start(op)?)
     }
 
+    /// Whether ops may ask for this.
+    pub(super) fn can(&self, capability: &str) -> bool {
+        self.engine.can(capability)
+    }
+
     /// Kills an op.
     pub(super) fn kill(&mut self, nonce: &str) -> Result<(), Error> {
         Ok(self.engine.kill(nonce)?)

@@ -3,16 +3,19 @@
 //! | root | asked of the daemon | then at `/` |
 //! |---|---|---|
 //! | an image | what its registry says of it | that very image, by digest |
+//! | an image in a layout | nothing; it is offered by the session ([`super::layout`]) | the same |
 //! | a Dockerfile | its frontend, with the directory as context | the ops it makes |
 //!
 //! The root is solved by itself first, so that what is wrong with it is not taken for the end of
 //! the op; it is cached as in any build. The op above it never is: it has its nonce.
 
 use std::collections::BTreeMap;
+use std::path::Path;
 
 use prost::bytes::Bytes;
 use serde::Deserialize;
 
+use super::layout::Place;
 use super::line::{Failed, Line};
 use crate::agent;
 use crate::buildkit::{Job, Kind};
@@ -36,6 +39,15 @@ struct Config {
     env: Option<Vec<String>>,
 }
 
+/// What is to be at the `/` of an op.
+struct Made {
+    definition: Vec<u8>,
+    /// The configuration of the image that it is, as JSON.
+    config: Bytes,
+    /// What must stay until the daemon has it.
+    kept: Option<tempfile::TempDir>,
+}
+
 impl Line {
     /// Makes the root of an op, and returns the definition of the op on it.
     pub(super) async fn ground(&self, job: &Job, op: &Op) -> Result<Vec<u8>, Failed> {
@@ -57,21 +69,28 @@ impl Line {
     async fn make_root(&self, job: &Job, op: &Op) -> Result<Vec<u8>, Failed> {
         let other = |text: String| Failed::of(text, Kind::Other);
         let cut = graft::cut(&op.definition).map_err(|error| other(error.to_string()))?;
-        let (made, config) = match &op.root {
+        let made = match &op.root {
             OpRoot::Defined => return Ok(op.definition.clone()),
             OpRoot::Image(name) => {
                 let image = job.image(name).await.map_err(Failed::from)?;
-                let root = root::image(&pinned(name, &image.digest));
-                (
-                    root.map_err(|error| other(error.to_string()))?,
-                    image.config,
-                )
+                let definition = root::image(&pinned(name, &image.digest));
+                Made {
+                    definition: definition.map_err(|error| other(error.to_string()))?,
+                    config: image.config,
+                    kept: None,
+                }
             }
-            OpRoot::Layout => return Err(other("an OCI layout is not there yet".to_owned())),
+            OpRoot::Layout(here) => {
+                let exported = cut.root.clone().unwrap_or_default();
+                self.layout(job, &op.nonce, exported, here.as_deref())
+                    .await?
+            }
             OpRoot::Dockerfile(options) => self.build(job, &cut, options.clone()).await?,
         };
-        self.solve(job, &op.nonce, made.clone()).await?;
-        joined(cut, &made, &config).map_err(other)
+        self.solve(job, &op.nonce, made.definition.clone()).await?;
+        // From here on the daemon has it.
+        drop(made.kept);
+        joined(cut, &made.definition, &made.config).map_err(other)
     }
 
     /// Lets the daemon read a Dockerfile.
@@ -80,7 +99,7 @@ impl Line {
         job: &Job,
         cut: &Cut,
         options: BTreeMap<String, String>,
-    ) -> Result<(Vec<u8>, Bytes), Failed> {
+    ) -> Result<Made, Failed> {
         let context = Bytes::from(cut.root.clone().unwrap_or_default());
         let inputs = ["context", "dockerfile"].map(|name| (name.to_owned(), context.clone()));
         let solved = job.frontend("dockerfile.v0", options, inputs.into()).await;
@@ -91,7 +110,45 @@ impl Line {
             return Err(Failed::of(text.to_owned(), Kind::Other));
         }
         let config = solved.metadata.remove(CONFIG).unwrap_or_default();
-        Ok((solved.definition.to_vec(), config))
+        Ok(Made {
+            definition: solved.definition.to_vec(),
+            config,
+            kept: None,
+        })
+    }
+
+    /// Offers the image of a layout to the daemon.
+    async fn layout(
+        &self,
+        job: &Job,
+        nonce: &str,
+        exported: Vec<u8>,
+        here: Option<&Path>,
+    ) -> Result<Made, Failed> {
+        let other = |text: String| Failed::of(text, Kind::Other);
+        let (directory, image, kept) = if let Some(here) = here {
+            (here.to_owned(), Place::Here(here).image().await, None)
+        } else {
+            let kept = tempfile::tempdir_in(self.temporary());
+            let kept = kept.map_err(|error| other(error.to_string()))?;
+            let solved = self.solve(job, nonce, exported).await?;
+            let place = Place::There {
+                job,
+                reference: solved.reference.as_deref().unwrap_or_default(),
+                into: kept.path(),
+            };
+            (kept.path().to_owned(), place.image().await, Some(kept))
+        };
+        let image = image.map_err(|error| other(error.to_string()))?;
+        // By its content: the same image is the same op, and read once.
+        let store = image.digest.replace(':', "-");
+        let definition = root::layout(&image.digest, &store);
+        self.layouts().offer(store, directory);
+        Ok(Made {
+            definition: definition.map_err(|error| other(error.to_string()))?,
+            config: Bytes::from(image.config),
+            kept,
+        })
     }
 }
 

@@ -1,6 +1,7 @@
 //! The connection to a daemon, what is offered on it, and how one op is solved.
 
 use std::collections::BTreeSet;
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -8,8 +9,10 @@ use super::Config;
 use super::jobs::{Jobs, Terms};
 use super::names::unique;
 use super::watch::Watch;
-use crate::buildkit::filesync::Directory;
-use crate::buildkit::gateway::Capabilities;
+use crate::buildkit::auth::Keychain;
+use crate::buildkit::content::Layouts;
+use crate::buildkit::filesync::{Directories, Tree};
+use crate::buildkit::gateway::{Capabilities, Solved};
 use crate::buildkit::secrets::Vault;
 use crate::buildkit::ssh::Forward;
 use crate::buildkit::{Daemon, Job, Kind, Services, Session, SolveError, connection};
@@ -26,6 +29,7 @@ pub(super) struct Line {
     jobs: Jobs,
     watch: Arc<Watch>,
     vault: Vault,
+    layouts: Layouts,
     /// Whether an op has been started: only the first one may find no agent.
     begun: AtomicBool,
 }
@@ -38,16 +42,23 @@ impl Line {
             reason,
         };
         let vault = Vault::default();
+        let layouts = Layouts::default();
+        let directories = Directories::default();
+        let agent = Tree::File {
+            name: lower::AGENT_FILE.to_owned(),
+            path: config.program.clone(),
+        };
+        directories.offer(lower::AGENT_SOURCE.to_owned(), agent);
         let services = Services {
             forward: Forward {
                 id: TUNNEL.to_owned(),
                 socket: config.tunnel.clone(),
             },
             vault: vault.clone(),
-            directory: Directory {
-                name: lower::AGENT_SOURCE.to_owned(),
-                file: lower::AGENT_FILE.to_owned(),
-                path: config.program.clone(),
+            directories,
+            layouts: layouts.clone(),
+            keychain: Keychain {
+                config: config.logins.clone(),
             },
         };
         let id = unique(&["session", &config.run]);
@@ -70,6 +81,7 @@ impl Line {
             jobs,
             watch,
             vault,
+            layouts,
             begun: AtomicBool::new(false),
         };
         Ok((line, session))
@@ -78,6 +90,21 @@ impl Line {
     /// How ops get memory to write to.
     pub(super) fn scratch(&self) -> Scratch {
         Scratch::of(&self.capabilities.ops)
+    }
+
+    /// What the daemon can do.
+    pub(super) fn capabilities(&self) -> BTreeSet<String> {
+        self.capabilities.ops.clone()
+    }
+
+    /// What the session offers as images.
+    pub(super) fn layouts(&self) -> &Layouts {
+        &self.layouts
+    }
+
+    /// Where files are kept for as long as the daemon needs them.
+    pub(super) fn temporary(&self) -> &Path {
+        &self.config.temporary
     }
 
     pub(super) async fn run(&self, mut op: Op) -> Result<(), Failed> {
@@ -104,7 +131,8 @@ impl Line {
     async fn attempt(&self, op: &Op) -> Result<(), Failed> {
         let job = self.jobs.next().await?;
         let definition = self.ground(&job, op).await?;
-        self.solve(&job, &op.nonce, definition).await
+        self.solve(&job, &op.nonce, definition).await?;
+        Ok(())
     }
 
     /// Solves a definition.
@@ -113,7 +141,7 @@ impl Line {
         job: &Job,
         nonce: &str,
         definition: Vec<u8>,
-    ) -> Result<(), Failed> {
+    ) -> Result<Solved, Failed> {
         if definition.len() > self.limit {
             let message = format!(
                 "the op is {} bytes long, and this daemon takes {} at most",
@@ -124,7 +152,7 @@ impl Line {
         }
         let watched = self.watch.begin(nonce, &definition);
         match job.solve(definition).await {
-            Ok(_) => Ok(()),
+            Ok(solved) => Ok(solved),
             Err(error) => Err(Failed {
                 words: if error.kind == Kind::Gone {
                     String::new()

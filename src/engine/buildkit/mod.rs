@@ -4,6 +4,7 @@
 //! | file | what |
 //! |---|---|
 //! | here | the engine as its user sees it, and the thread that owns everything asynchronous |
+//! | [`layout`] | images in OCI layouts |
 //! | [`line`] | the connection, what is offered on it, and how one op is solved |
 //! | [`ground`] | what is at the root of an op |
 //! | [`jobs`] | which job an op goes to |
@@ -16,11 +17,12 @@
 
 mod ground;
 mod jobs;
+mod layout;
 mod line;
 mod names;
 mod watch;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -63,6 +65,10 @@ pub struct Config {
     pub tunnel: PathBuf,
     /// The run's id: no two runs have the same.
     pub run: String,
+    /// Docker's `config.json`, where logins for registries are.
+    pub logins: Option<PathBuf>,
+    /// Where files are kept for as long as a daemon needs them.
+    pub temporary: PathBuf,
     /// Set when connecting is to be given up.
     pub cancel: Arc<AtomicBool>,
 }
@@ -74,6 +80,8 @@ pub struct BuildKit {
     thread: Option<JoinHandle<()>>,
     /// How ops get memory to write to on this daemon.
     pub scratch: Scratch,
+    /// What the daemon can do, by `BuildKit`'s names.
+    capabilities: BTreeSet<String>,
 }
 
 #[derive(Debug)]
@@ -113,7 +121,7 @@ impl BuildKit {
                 };
                 match opening {
                     Ok((line, session)) => {
-                        let _ = opened.send(Ok(line.scratch()));
+                        let _ = opened.send(Ok((line.scratch(), line.capabilities())));
                         let heard = Heard {
                             words: heard,
                             fetched,
@@ -130,11 +138,12 @@ impl BuildKit {
             words,
             thread: Some(thread),
             scratch: Scratch::Sized,
+            capabilities: BTreeSet::new(),
         };
         loop {
             match opening.recv_timeout(TICK) {
                 Ok(opened) => {
-                    engine.scratch = opened?;
+                    (engine.scratch, engine.capabilities) = opened?;
                     return Ok(engine);
                 }
                 Err(RecvTimeoutError::Timeout) if cancel.load(Ordering::Relaxed) => {
@@ -173,6 +182,10 @@ impl Engine for BuildKit {
         // Nothing is ever sent: it is over when the sender is gone.
         let _ = waiting.recv_timeout(LONGEST_STEP);
         Ok(())
+    }
+
+    fn can(&self, capability: &str) -> bool {
+        self.capabilities.contains(capability)
     }
 
     /// A daemon's devices are its own.
@@ -295,6 +308,8 @@ mod tests {
             entitlements: Vec::new(),
             tunnel: PathBuf::new(),
             run: String::new(),
+            logins: None,
+            temporary: PathBuf::new(),
             cancel: Arc::clone(cancel),
         };
         BuildKit::start(config, |_| ()).err().unwrap()
