@@ -250,12 +250,17 @@ fn look(scene: &Scene<'_>, pipeline: &Path, token: &str) -> Ran {
 }
 
 /// Checks what an effect says of an image with `mark`, and of the names in its store.
-fn assert_rooted(ran: &Ran, mark: &str, store: &str, token: &str) {
+fn assert_rooted(kind: Kind, ran: &Ran, mark: &str, store: &str, token: &str) {
     let text = written(ran, "look");
     assert_eq!(said(&text, "image"), mark, "{text}");
     assert_eq!(said(&text, "path"), "/of/image:/bin", "{text}");
     assert_eq!(said(&text, "variables"), "marked ours /build", "{text}");
-    assert_eq!(said(&text, "who"), "nnnnn nixbldnnnnn", "{text}");
+    let who = if kind.is_strong() {
+        "nnnn nixbld"
+    } else {
+        "nnnnn nixbldnnnnn"
+    };
+    assert_eq!(said(&text, "who"), who, "{text}");
     assert_eq!(said(&text, "store"), format!("{store} "), "{text}");
     assert_eq!(said(&text, "content"), "of a source", "{text}");
     assert_eq!(said(&text, "token"), sha256(token), "{text}");
@@ -277,7 +282,7 @@ fn an_image_is_the_root_of_an_effect(kind: Kind) {
     // The image is there after the first time; the effect runs each time.
     for token in &tokens {
         let ran = look(&scene, &pipeline, token).ok();
-        assert_rooted(&ran, "pulled", "content", token);
+        assert_rooted(kind, &ran, "pulled", "content", token);
     }
     let ops = scene.daemon.ops();
     let effects = ops.iter().filter(|op| op.contains(" effect look"));
@@ -324,7 +329,7 @@ fn a_dockerfile_makes_the_root_of_an_effect(kind: Kind) {
     let pipeline = looking(&place, &root("made"));
     for token in ["one", "two"] {
         let ran = look(&scene, &pipeline, token).ok();
-        assert_rooted(&ran, "two noted", "content deploy", token);
+        assert_rooted(kind, &ran, "two noted", "content deploy", token);
     }
     let ops = scene.daemon.ops();
     let count = |part: &str| ops.iter().filter(|op| op.contains(part)).count();
@@ -361,7 +366,7 @@ fn an_image_of_a_layout_is_the_root_of_an_effect(kind: Kind) {
         let pipeline = looking(&place, &format!("image = {field};"));
         for token in ["one", "two"] {
             let ran = look(&scene, &pipeline, token).ok();
-            assert_rooted(&ran, "laid", store, token);
+            assert_rooted(kind, &ran, "laid", store, token);
         }
     }
     fs_err::write(place.at("layout/index.json"), "{}").unwrap();
@@ -389,4 +394,11 @@ fn a_layout_is_refused_by_name_on_dockerd_20() {
     let ran = ran.says("effect `look` has another root (image /nix/store/");
     let ran = ran.says("`source.ocilayout`");
     assert!(!ran.stdout.contains("node-started"), "{}", ran.report());
+}
+
+#[test]
+fn roots_of_effects_are_the_same_in_strong() {
+    an_image_is_the_root_of_an_effect(Kind::BuildKitStrong);
+    a_dockerfile_makes_the_root_of_an_effect(Kind::BuildKitStrong);
+    an_image_of_a_layout_is_the_root_of_an_effect(Kind::BuildKitStrong);
 }
