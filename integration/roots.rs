@@ -5,7 +5,7 @@ use std::process::Command;
 
 use super::buildkit::Scene;
 use super::effects::{BUILDS, Stage, finished, holding, said, sha256, written};
-use super::support::{Image, Kind, Place, Ran, Registry, Seed, run};
+use super::support::{Image, Kind, Place, Ran, Registry, Seed, count, run};
 
 /// Real Nix with its libraries in one directory, which runs from anywhere: for an effect.
 fn portable_nix(place: &Place) -> PathBuf {
@@ -96,9 +96,15 @@ fn an_effect_with_the_whole_store_runs_nix_there() {
 
 #[test]
 fn an_effect_on_a_daemon_with_the_whole_store_runs_nix_there() {
+    for kind in [Kind::BuildKit, Kind::BuildKitStrong] {
+        whole_store_on_a_daemon(kind);
+    }
+}
+
+fn whole_store_on_a_daemon(kind: Kind) {
     let place = Place::new();
     let pipeline = file(&place, &with_nix(&portable_nix(&place)));
-    let scene = Scene::of(Kind::BuildKit, &place);
+    let scene = Scene::of(kind, &place);
     let mut command = scene.pontoon(&["run"]);
     let ran = run(command
         .arg("-f")
@@ -250,12 +256,17 @@ fn look(scene: &Scene<'_>, pipeline: &Path, token: &str) -> Ran {
 }
 
 /// Checks what an effect says of an image with `mark`, and of the names in its store.
-fn assert_rooted(ran: &Ran, mark: &str, store: &str, token: &str) {
+fn assert_rooted(kind: Kind, ran: &Ran, mark: &str, store: &str, token: &str) {
     let text = written(ran, "look");
     assert_eq!(said(&text, "image"), mark, "{text}");
     assert_eq!(said(&text, "path"), "/of/image:/bin", "{text}");
     assert_eq!(said(&text, "variables"), "marked ours /build", "{text}");
-    assert_eq!(said(&text, "who"), "nnnnn nixbldnnnnn", "{text}");
+    let who = if kind.is_strong() {
+        "nnnn nixbld"
+    } else {
+        "nnnnn nixbldnnnnn"
+    };
+    assert_eq!(said(&text, "who"), who, "{text}");
     assert_eq!(said(&text, "store"), format!("{store} "), "{text}");
     assert_eq!(said(&text, "content"), "of a source", "{text}");
     assert_eq!(said(&text, "token"), sha256(token), "{text}");
@@ -277,7 +288,7 @@ fn an_image_is_the_root_of_an_effect(kind: Kind) {
     // The image is there after the first time; the effect runs each time.
     for token in &tokens {
         let ran = look(&scene, &pipeline, token).ok();
-        assert_rooted(&ran, "pulled", "content", token);
+        assert_rooted(kind, &ran, "pulled", "content", token);
     }
     let ops = scene.daemon.ops();
     let effects = ops.iter().filter(|op| op.contains(" effect look"));
@@ -297,6 +308,13 @@ fn an_image_is_the_root_of_an_effect(kind: Kind) {
 #[test]
 fn an_image_is_the_root_of_an_effect_on_buildkitd() {
     an_image_is_the_root_of_an_effect(Kind::BuildKit);
+}
+
+#[test]
+fn an_image_is_the_root_of_an_effect_on_strong_daemons() {
+    for kind in &Kind::STRONG[..count(1, 2)] {
+        an_image_is_the_root_of_an_effect(*kind);
+    }
 }
 
 #[test]
@@ -324,7 +342,7 @@ fn a_dockerfile_makes_the_root_of_an_effect(kind: Kind) {
     let pipeline = looking(&place, &root("made"));
     for token in ["one", "two"] {
         let ran = look(&scene, &pipeline, token).ok();
-        assert_rooted(&ran, "two noted", "content deploy", token);
+        assert_rooted(kind, &ran, "two noted", "content deploy", token);
     }
     let ops = scene.daemon.ops();
     let count = |part: &str| ops.iter().filter(|op| op.contains(part)).count();
@@ -347,6 +365,13 @@ fn a_dockerfile_makes_the_root_of_an_effect_on_buildkitd() {
 }
 
 #[test]
+fn a_dockerfile_makes_the_root_of_an_effect_on_strong_daemons() {
+    for kind in &Kind::STRONG[..count(1, 2)] {
+        a_dockerfile_makes_the_root_of_an_effect(*kind);
+    }
+}
+
+#[test]
 fn a_dockerfile_makes_the_root_of_an_effect_on_dockerd_20() {
     a_dockerfile_makes_the_root_of_an_effect(Kind::Docker20);
 }
@@ -361,7 +386,7 @@ fn an_image_of_a_layout_is_the_root_of_an_effect(kind: Kind) {
         let pipeline = looking(&place, &format!("image = {field};"));
         for token in ["one", "two"] {
             let ran = look(&scene, &pipeline, token).ok();
-            assert_rooted(&ran, "laid", store, token);
+            assert_rooted(kind, &ran, "laid", store, token);
         }
     }
     fs_err::write(place.at("layout/index.json"), "{}").unwrap();
@@ -377,6 +402,13 @@ fn an_image_of_a_layout_is_the_root_of_an_effect(kind: Kind) {
 #[test]
 fn an_image_of_a_layout_is_the_root_of_an_effect_on_buildkitd() {
     an_image_of_a_layout_is_the_root_of_an_effect(Kind::BuildKit);
+}
+
+#[test]
+fn an_image_of_a_layout_is_the_root_of_an_effect_on_strong_daemons() {
+    for kind in &Kind::STRONG[..count(1, 2)] {
+        an_image_of_a_layout_is_the_root_of_an_effect(*kind);
+    }
 }
 
 #[test]
