@@ -239,8 +239,7 @@ fn strong_is_refused_clearly_and_plain_is_what_is_left() {
         build(&scene, &["--shape", "strong"])
             .code(7)
             .says(why)
-            .says("insecure-entitlements = [\"security.insecure\"]")
-            .says("\"security-insecure\": true");
+            .says("insecure-entitlements = [\"security.insecure\"]");
         let ran = build(&scene, &[]).ok();
         let engine = ran.json_lines()[0]["engine"].to_string();
         assert!(engine.ends_with("(plain)\""), "{engine}");
@@ -288,4 +287,25 @@ fn real_nix_builds_in_the_same_store_at_the_same_time() {
         eprintln!("{users:?}: nix took {:?}, we {:?}", nix.took, ran.took);
         scene.store.verify();
     }
+}
+
+#[test]
+fn a_store_on_this_machine_can_be_named_as_the_one_to_evaluate_in() {
+    let place = Place::new();
+    let scene = Scene::new(&place, Users::Machine);
+    let added = run(&mut scene.store.command("nix-store", &["--add", "/bin/busybox"])).ok();
+    let path = format!("/bin/sh={}", added.stdout.trim());
+    let expression = one("named", "none", "echo of the build; echo done > $out");
+    let mut command = scene
+        .store
+        .pontoon(&["build", "--json", "--expr", &expression]);
+    command.args(["--sandbox-paths", &path]);
+    let ran = run(scene.daemon.serve(&mut command)).ok();
+    let events = ran.json_lines();
+    assert!(!events.iter().any(|event| event["event"] == "importing"));
+    let path = output(&events, "named");
+    assert_eq!(scene.read(&path), "done\n");
+    let log = run(&mut scene.store.pontoon(&["log", &path])).ok();
+    assert_eq!(log.stdout.trim(), "of the build");
+    scene.store.verify();
 }

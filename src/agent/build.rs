@@ -16,7 +16,8 @@ use std::path::PathBuf;
 
 use crate::agent::link::Lost;
 use crate::agent::outputs::Collect;
-use crate::agent::room::{BUILD_DIR, Network, Program, Room, RoomError, SlotDirs, Writes};
+use crate::agent::room::{BUILD_DIR, Network, Program, Room, RoomError, Writes};
+use crate::agent::slot_dirs::SlotDirs;
 use crate::agent::tools::tools;
 use crate::agent::users::{BuildUser, UsersError};
 use crate::agent::watch::{End, Limits, Watch, WatchError};

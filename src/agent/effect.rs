@@ -11,7 +11,8 @@ use std::path::PathBuf;
 
 use crate::agent::build::Interrupted;
 use crate::agent::link::Lost;
-use crate::agent::room::{BUILD_DIR, Network, Program, Room, SlotDirs, Writes, base_name};
+use crate::agent::room::{BUILD_DIR, Network, Program, Room, Writes, base_name};
+use crate::agent::slot_dirs::SlotDirs;
 use crate::agent::tools::tools;
 use crate::agent::users::Users;
 use crate::agent::watch::{End, Limits};

@@ -27,6 +27,7 @@ pub mod link;
 pub mod outputs;
 pub mod points;
 pub mod room;
+pub mod slot_dirs;
 pub mod tools;
 pub mod users;
 pub mod watch;

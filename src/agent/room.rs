@@ -10,6 +10,7 @@ use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
+use crate::agent::slot_dirs::SlotDirs;
 use crate::agent::users::BuildUser;
 use crate::agent::{Shape, image, points};
 use crate::nix::{InStore, StorePath};
@@ -17,7 +18,7 @@ use crate::sandbox::{
     Access, Cage, Child, Entry, Filter, Identity, Missing, Namespaces, Personality, Process,
     devices,
 };
-use crate::store::{NixDir, PathInfo, Slot};
+use crate::store::{NixDir, PathInfo};
 use crate::tunnel::{EffectRoot, SandboxPath};
 
 /// Where the builder finds its build directory (Nix's `sandbox-build-dir`).
@@ -85,50 +86,6 @@ pub struct Room<'a> {
     pub root: EffectRoot,
     /// Files put in before anything else: absolute path and contents.
     pub files: Vec<(PathBuf, Vec<u8>)>,
-}
-
-/// The directories of a slot.
-#[derive(Debug, Clone)]
-pub struct SlotDirs {
-    /// The slot's number.
-    pub number: u32,
-    /// What becomes `/nix/store`.
-    pub store: PathBuf,
-    /// What becomes `/build`.
-    pub build: PathBuf,
-    /// What becomes `/tmp`.
-    pub temporary: PathBuf,
-    /// An empty directory for the root to be mounted on.
-    pub root: PathBuf,
-    /// A stock of mount points.
-    pub points: PathBuf,
-}
-
-impl SlotDirs {
-    /// The directories of a slot leased by this agent.
-    pub fn of(slot: &Slot) -> Self {
-        Self {
-            number: slot.number(),
-            store: slot.store_dir(),
-            build: slot.build_dir(),
-            temporary: slot.temporary_dir(),
-            root: slot.root_dir(),
-            points: slot.points_dir(),
-        }
-    }
-
-    /// The directories of a slot that the op has mounted: all but `store` are the op's own.
-    pub fn mounted(dir: &NixDir, number: u32) -> Self {
-        let base = dir.slots().join(number.to_string());
-        Self {
-            number,
-            store: base.join("store"),
-            build: PathBuf::from(BUILD_DIR),
-            temporary: PathBuf::from("/tmp"),
-            root: base.join("root"),
-            points: base.join("points"),
-        }
-    }
 }
 
 /// A program to run in a room.

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use super::error::{Error, Kind};
 use super::signals::Asked;
-use crate::buildkit::Address;
+use crate::buildkit::{Address, Service};
 use crate::engine::device::{self, Setup, Users};
 use crate::engine::embedded::machine::Accounts;
 use crate::engine::offer::Lack;
@@ -131,13 +131,13 @@ pub fn no_strong_ops(address: &Address, lacks: Lack) -> Error {
             file.text.trim_end(),
         ));
     }
+    let (file, lines) = match address.service {
+        Service::BuildKitd => ("buildkitd.toml", setup.buildkitd_toml()),
+        Service::Dockerd => ("daemon.json", setup.daemon_json()),
+    };
     hints.push(format!(
-        "buildkitd's `buildkitd.toml` needs these lines:\n{}",
-        setup.buildkitd_toml().trim_end()
-    ));
-    hints.push(format!(
-        "dockerd's `daemon.json` needs these lines:\n{}",
-        setup.daemon_json().trim_end()
+        "its `{file}` needs these lines:\n{}",
+        lines.trim_end()
     ));
     let text = format!("the daemon at `{address}` can have no strong ops");
     let mut error = Error::new(Kind::Engine, NoStrongOps { text, lacks });

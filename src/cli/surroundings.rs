@@ -12,7 +12,7 @@ use super::error::Error;
 use crate::run::TunnelProxy;
 
 /// The variables that change what a command means; `docs/environment.md` says how.
-pub const VARIABLES: [&str; 11] = [
+pub const VARIABLES: &[&str] = &[
     "BUILDKIT_HOST",
     "DOCKER_CONFIG",
     "DOCKER_HOST",
