@@ -5,7 +5,7 @@ use std::process::Command;
 
 use super::buildkit::Scene;
 use super::effects::{BUILDS, Stage, finished, holding, said, sha256, written};
-use super::support::{Image, Kind, Place, Ran, Registry, Seed, run};
+use super::support::{Image, Kind, Place, Ran, Registry, Seed, USER, count, run};
 
 /// Real Nix with its libraries in one directory, which runs from anywhere: for an effect.
 fn portable_nix(place: &Place) -> PathBuf {
@@ -96,9 +96,22 @@ fn an_effect_with_the_whole_store_runs_nix_there() {
 
 #[test]
 fn an_effect_on_a_daemon_with_the_whole_store_runs_nix_there() {
+    let kinds = [
+        Kind::BuildKit,
+        Kind::BuildKitStrong,
+        Kind::Docker20,
+        Kind::Docker29,
+        Kind::Docker29Strong,
+    ];
+    for kind in &kinds[..count(2, kinds.len())] {
+        whole_store_on_a_daemon(*kind);
+    }
+}
+
+fn whole_store_on_a_daemon(kind: Kind) {
     let place = Place::new();
     let pipeline = file(&place, &with_nix(&portable_nix(&place)));
-    let scene = Scene::of(Kind::BuildKit, &place);
+    let scene = Scene::of(kind, &place);
     let mut command = scene.pontoon(&["run"]);
     let ran = run(command
         .arg("-f")
@@ -305,6 +318,18 @@ fn an_image_is_the_root_of_an_effect_on_buildkitd() {
 }
 
 #[test]
+fn an_image_is_the_root_of_an_effect_on_dockerd_29() {
+    an_image_is_the_root_of_an_effect(Kind::Docker29);
+}
+
+#[test]
+fn an_image_is_the_root_of_an_effect_on_strong_daemons() {
+    for kind in &Kind::STRONG[..count(1, 2)] {
+        an_image_is_the_root_of_an_effect(*kind);
+    }
+}
+
+#[test]
 fn an_image_is_the_root_of_an_effect_on_dockerd_20() {
     an_image_is_the_root_of_an_effect(Kind::Docker20);
 }
@@ -352,6 +377,18 @@ fn a_dockerfile_makes_the_root_of_an_effect_on_buildkitd() {
 }
 
 #[test]
+fn a_dockerfile_makes_the_root_of_an_effect_on_dockerd_29() {
+    a_dockerfile_makes_the_root_of_an_effect(Kind::Docker29);
+}
+
+#[test]
+fn a_dockerfile_makes_the_root_of_an_effect_on_strong_daemons() {
+    for kind in &Kind::STRONG[..count(1, 2)] {
+        a_dockerfile_makes_the_root_of_an_effect(*kind);
+    }
+}
+
+#[test]
 fn a_dockerfile_makes_the_root_of_an_effect_on_dockerd_20() {
     a_dockerfile_makes_the_root_of_an_effect(Kind::Docker20);
 }
@@ -385,6 +422,18 @@ fn an_image_of_a_layout_is_the_root_of_an_effect_on_buildkitd() {
 }
 
 #[test]
+fn an_image_of_a_layout_is_the_root_of_an_effect_on_dockerd_29() {
+    an_image_of_a_layout_is_the_root_of_an_effect(Kind::Docker29);
+}
+
+#[test]
+fn an_image_of_a_layout_is_the_root_of_an_effect_on_strong_daemons() {
+    for kind in &Kind::STRONG[..count(1, 2)] {
+        an_image_of_a_layout_is_the_root_of_an_effect(*kind);
+    }
+}
+
+#[test]
 fn a_layout_is_refused_by_name_on_dockerd_20() {
     let place = Place::new();
     let scene = Scene::of(Kind::Docker20, &place);
@@ -397,8 +446,27 @@ fn a_layout_is_refused_by_name_on_dockerd_20() {
 }
 
 #[test]
-fn roots_of_effects_are_the_same_in_strong() {
-    an_image_is_the_root_of_an_effect(Kind::BuildKitStrong);
-    a_dockerfile_makes_the_root_of_an_effect(Kind::BuildKitStrong);
-    an_image_of_a_layout_is_the_root_of_an_effect(Kind::BuildKitStrong);
+fn an_image_comes_from_a_registry_that_asks_for_a_password() {
+    let place = Place::new();
+    let scene = Scene::of(Kind::BuildKit, &place);
+    let registry = Registry::with_password(&place, &scene.daemon);
+    let image = Image::busybox(&place, "kept", &ENVIRONMENT);
+    let name = registry.add(&image, "test/kept", "one");
+    place.write("tools/bin/tool", "");
+    let pipeline = looking(&place, &format!("image = \"{name}\"; tools = [ ./tools ];"));
+    let refused = look(&scene, &pipeline, "token").code(20);
+    let failed = finished(&refused.json_lines(), "look")["outcome"].to_string();
+    assert!(failed.contains("401"), "{failed}");
+    let (user, password) = USER;
+    let mut encode = place.command("base64");
+    let encoded = run(encode.arg(place.write("login", format!("{user}:{password}")))).ok();
+    let login = serde_json::json!({ "auth": encoded.stdout.trim() });
+    let logins = serde_json::json!({ "auths": { registry.address(): login } });
+    place.write("home/.docker/config.json", logins.to_string());
+    let ran = look(&scene, &pipeline, "token").ok();
+    let text = written(&ran, "look");
+    assert_eq!(said(&text, "image"), "kept", "{text}");
+    let path = said(&text, "path");
+    assert!(path.ends_with("-tools/bin:/of/image:/bin"), "{path}");
+    assert!(!ran.report().contains(password), "{}", ran.report());
 }
