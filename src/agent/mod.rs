@@ -22,6 +22,7 @@ pub mod install;
 pub mod link;
 pub mod outputs;
 pub mod points;
+pub mod records;
 pub mod room;
 pub mod users;
 pub mod watch;
@@ -33,7 +34,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use link::{Link, Lost};
 use users::Users;
 
-use crate::store::attempts::{self, Attempt, End, Kind};
+use crate::store::attempts::{self, Attempt, End, Kind, Verdict};
 use crate::store::{NixDir, Store};
 use crate::tunnel::{self, FromAgent, MachineError, ToAgent};
 
@@ -148,8 +149,9 @@ pub struct Agent {
 }
 
 /// Describes the end of an attempt, now.
-pub(crate) fn end(outcome: String, exit: Option<i32>) -> End {
+pub(crate) fn end(verdict: Verdict, outcome: String, exit: Option<i32>) -> End {
     End {
+        verdict,
         outcome,
         exit,
         ended: now(),

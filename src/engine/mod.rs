@@ -58,6 +58,17 @@ pub enum OpExit {
     },
 }
 
+/// Whether an op was not started because the store that it names is not there any more: a part of
+/// it that the op mounts is missing. All that `BuildKit` says is, for instance, `open
+/// store/…-name: no such file or directory`.
+pub fn tells_of_lost_store(exit: &OpExit) -> bool {
+    let OpExit::NotStarted { reason } = exit else {
+        return false;
+    };
+    let parts = ["pontoon/agent/", "pontoon/slots/", " store/"];
+    reason.contains("no such file or directory") && parts.iter().any(|part| reason.contains(part))
+}
+
 /// What an engine tells its user.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum EngineEvent {

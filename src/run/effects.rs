@@ -8,7 +8,8 @@ use crate::event::{NodeId, Outcome};
 use crate::nix::StorePath;
 use crate::pipeline::Effect;
 use crate::run::Error;
-use crate::run::conduct::{Conductor, EffectState, Job};
+use crate::run::conduct::Conductor;
+use crate::run::course::{Course, EffectState, Job};
 use crate::run::schedule::State;
 use crate::tunnel::EffectJob;
 
@@ -22,7 +23,7 @@ enum Gate {
     Held(NodeId),
 }
 
-impl Conductor<'_, '_> {
+impl Course<'_> {
     /// Gives an outcome to every effect that will never start.
     pub(super) fn settle_effects(&mut self) {
         for index in 0..self.effects.len() {
@@ -74,14 +75,17 @@ impl Conductor<'_, '_> {
         }
         if waiting { Gate::Waiting } else { Gate::Open }
     }
+}
 
+impl Conductor<'_, '_, '_> {
     /// Starts the op of an effect.
     pub(super) fn start_effect(&mut self, index: usize) -> Result<(), Error> {
-        let name = self.planned.effects.effects[index].name.clone();
+        let name = self.course.planned.effects.effects[index].name.clone();
         let roots = self.effect_roots(index);
         let closure = self.mountable_closure(roots)?;
         let closure: Vec<&StorePath> = closure.iter().collect();
         let secrets = self
+            .course
             .pipeline
             .and_then(|run| run.secrets.get(&name).cloned())
             .unwrap_or_default();
@@ -91,7 +95,7 @@ impl Conductor<'_, '_> {
             .session
             .lowering
             .effect(&name, &closure, &names, &nonce)?;
-        self.effects[index] = EffectState::Running;
+        self.course.effects[index] = EffectState::Running;
         self.employ(nonce.clone(), Job::Effect(index), None);
         let by_id = |(name, value): (String, SecretValue)| (secret_id(&nonce, &name), value);
         let secrets = secrets.into_iter().map(by_id).collect();
@@ -99,10 +103,10 @@ impl Conductor<'_, '_> {
     }
 
     fn effect_roots(&self, index: usize) -> BTreeSet<StorePath> {
-        let effect = &self.planned.effects.effects[index];
+        let effect = &self.course.planned.effects.effects[index];
         let mut roots = effect.sources.clone();
         for need in &effect.needs {
-            let outputs = &self.planned.graph.node(need.node).parsed.outputs;
+            let outputs = &self.course.planned.graph.node(need.node).parsed.outputs;
             roots.extend(
                 need.outputs
                     .iter()
@@ -114,21 +118,22 @@ impl Conductor<'_, '_> {
 
     /// Describes an effect for its agent.
     pub(super) fn effect_job(&self, index: usize) -> EffectJob {
-        let name = &self.planned.effects.effects[index].name;
+        let name = &self.course.planned.effects.effects[index].name;
         let effect = self
+            .course
             .pipeline
             .and_then(|run| run.pipeline.effects.get(name))
             .expect("planned effects come from the pipeline");
-        let timeout = effect.timeout.or(self.options.timeout);
+        let timeout = effect.timeout.or(self.course.options.timeout);
         EffectJob {
             name: name.clone(),
-            run: self.options.run.clone(),
+            run: self.course.options.run.clone(),
             command: effect.command.clone(),
             environment: environment(effect),
             roots: self.effect_roots(index),
             secrets: effect.secrets.keys().cloned().collect(),
             timeout: timeout.map(|limit| limit.as_secs()),
-            silence: self.options.silence.map(|limit| limit.as_secs()),
+            silence: self.course.options.silence.map(|limit| limit.as_secs()),
             sandbox_paths: self.session.sandbox_paths.clone(),
         }
     }

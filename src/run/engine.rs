@@ -48,9 +48,10 @@ pub(super) fn lowering(options: &Options, paths: &[SandboxPath]) -> Result<Lower
     })
 }
 
-/// Starts the engine.
+/// Starts the engine for a session.
 pub(super) fn start(
     options: &Options,
+    session: &str,
     agent: &str,
     directory: &Directory,
     tunnel: &Path,
@@ -69,7 +70,7 @@ pub(super) fn start(
         program: options.program.clone(),
         agent: agent.to_owned(),
         tunnel: tunnel.to_path_buf(),
-        run: options.run.clone(),
+        run: session.to_owned(),
     };
     let tell = tell.clone();
     let events = move |event| {

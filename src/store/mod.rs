@@ -49,7 +49,7 @@ use layout::Layout;
 pub use locks::{GcLock, KeptOut, OutputLocks};
 pub use roots::Roots;
 pub use slots::Slot;
-use temp_roots::TempRoots;
+pub use temp_roots::TempRoots;
 
 use crate::nix::StorePath;
 
