@@ -20,6 +20,7 @@ mod graphs;
 mod harness;
 mod kills;
 mod limits;
+mod losses;
 mod outputs;
 mod pipelines;
 mod support;
