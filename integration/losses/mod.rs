@@ -8,7 +8,7 @@ use rustix::process::Signal;
 use serde_json::Value;
 use setting::{Gate, Scene, chain, events, kill, last_outcomes, lost, sleeping};
 
-use super::support::{Place, Running, Seed, count, run, until};
+use super::support::{Daemon, Kind, Place, Running, Seed, count, run, until};
 
 #[test]
 fn a_store_that_another_client_forks_is_made_anew_and_the_run_goes_on() {
@@ -158,17 +158,11 @@ fn a_store_that_is_pruned_while_its_daemon_is_away_is_filled_again() {
 #[test]
 fn a_collector_with_tight_limits_takes_no_store_that_is_in_use() {
     let place = Place::new();
-    let mut scene = Scene::new(&place);
-    let file = place.at("daemon/buildkitd.toml");
-    let text = fs_err::read_to_string(&file).unwrap();
-    let tight = "gc = true\n  [[worker.oci.gcpolicy]]\n    all = true\n    keepDuration = 1\n    \
-                 maxUsedSpace = 1\n[worker.containerd]";
-    let text = text
-        .replace("gc = false", "")
-        .replace("[worker.containerd]", tight);
-    fs_err::write(&file, text).unwrap();
-    scene.daemon.kill();
-    scene.daemon.restart();
+    let tight = "  gc = true\n  [[worker.oci.gcpolicy]]\n    all = true\n    keepDuration = 1\n    \
+                 maxUsedSpace = 1\n";
+    let scene = Scene::around(&place, |place| {
+        Daemon::configured(Kind::BuildKit, place, &tight.into())
+    });
     let mut gate = Gate::new("collected");
     let running = scene.start(&chain(&gate, ""));
     gate.wait(1);

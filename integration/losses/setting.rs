@@ -14,7 +14,9 @@ use pontoon::llb::{
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
-use crate::support::{BuildUsers, Daemon, Nix, Place, Ran, Running, processes_with, run, until};
+use crate::support::{
+    BuildUsers, Daemon, Kind, Nix, Place, Ran, Running, processes_with, run, until,
+};
 
 /// A daemon, a store to evaluate in, and in it the shell of every builder.
 pub(crate) struct Scene<'p> {
@@ -26,13 +28,22 @@ pub(crate) struct Scene<'p> {
 
 impl<'p> Scene<'p> {
     pub(crate) fn new(place: &'p Place) -> Self {
+        Self::of(Kind::BuildKit, place)
+    }
+
+    pub(crate) fn of(kind: Kind, place: &'p Place) -> Self {
+        Self::around(place, |place| Daemon::of(kind, place))
+    }
+
+    /// With a daemon that is started once the place has what it needs.
+    pub(crate) fn around(place: &'p Place, daemon: impl FnOnce(&'p Place) -> Daemon<'p>) -> Self {
         let nix = Nix::new(place, "evaluated", BuildUsers::Nobody);
         let added = run(&mut nix.command("nix-store", &["--add", "/bin/busybox"])).ok();
         let shell = added.stdout.trim();
         let paths = ["sh", "sleep", "cat", "wget"].map(|name| format!("/bin/{name}={shell}"));
         Self {
             place,
-            daemon: Daemon::start(place),
+            daemon: daemon(place),
             nix,
             paths: paths.join(" "),
         }
@@ -40,9 +51,8 @@ impl<'p> Scene<'p> {
 
     pub(crate) fn pontoon(&self, arguments: &[&str]) -> Command {
         let mut command = self.nix.pontoon(arguments);
-        command
-            .args(["--json", "--sandbox-paths", &self.paths])
-            .env("BUILDKIT_HOST", self.daemon.address());
+        command.args(["--json", "--sandbox-paths", &self.paths]);
+        self.daemon.serve(&mut command);
         command
     }
 

@@ -19,7 +19,7 @@ impl Session<'_> {
             SandboxPaths::Store(sources) => sources.as_slice(),
             SandboxPaths::Absent | SandboxPaths::Device => &[],
         };
-        sources.iter().map(|source| &source.path)
+        sources.iter().map(|source| &source.place.path)
     }
 
     /// Protects these paths for as long as the run lasts, and returns those that are valid.

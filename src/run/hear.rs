@@ -217,7 +217,7 @@ impl Conductor<'_, '_, '_> {
         };
         // What it wrote to the tunnel is read by another thread: let that come first.
         if worker.job.is_some() && !self.drain_of(&end.nonce) {
-            self.ended_silently(&end.nonce, &end.how);
+            self.ended_silently(end);
         }
         if let Some(worker) = self.workers.remove(&end.nonce) {
             self.slots.extend(worker.slot);

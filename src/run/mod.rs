@@ -16,6 +16,7 @@ mod course;
 mod effects;
 mod engine;
 mod hear;
+mod house;
 mod logs;
 mod material;
 mod ops;
@@ -35,6 +36,7 @@ use std::time::Duration;
 
 use course::Course;
 pub use engine::EngineChoice;
+pub use house::with_store;
 pub use ops::ops;
 pub use outcome::exit_code;
 use replan::{Ran, Rounds};
@@ -78,6 +80,8 @@ pub struct Options {
     pub systems: Systems,
     /// This executable.
     pub program: PathBuf,
+    /// Docker's `config.json`, where logins for registries are.
+    pub logins: Option<PathBuf>,
     /// Where the run's temporary directory is made.
     pub temporary: PathBuf,
     /// What stands between agents and conductor and passes bytes on; for looking at the tunnel.
@@ -245,7 +249,9 @@ pub fn plan(
 ) -> Result<Planned, Error> {
     let graph = read_graph(options, wanted, pipeline)?;
     let effects = connect(&graph, pipeline)?;
+    effects::admit(options, &effects)?;
     let mut session = Session::open(options, 0)?;
+    effects::admit_there(&session, &effects)?;
     let valid = probe(options, &mut session, &graph, &effects)?;
     let plan = plan::decide(&graph, &valid, &options.systems);
     session.close();
@@ -293,6 +299,7 @@ pub fn realise(
     let data = pipeline.map(|run| &run.pipeline);
     let graph = read_graph(options, wanted, data)?;
     let effects = connect(&graph, data)?;
+    effects::admit(options, &effects)?;
     let planned = Planned {
         plan: Plan::nothing(),
         graph,

@@ -18,7 +18,7 @@ use crate::run::course::{Course, EffectState};
 use crate::run::material::{self, Material};
 use crate::run::outcome::Tally;
 use crate::run::session::Session;
-use crate::run::{Error, SandboxPaths, probe};
+use crate::run::{Error, SandboxPaths, effects, probe};
 use crate::store::{GcLock, TempRoots};
 use crate::tunnel::{MachineError, SandboxPath};
 
@@ -208,6 +208,7 @@ impl<'a, 'p> Rounds<'a, 'p> {
     fn prepare(&mut self, session: &mut Session<'a>) -> Result<(), Error> {
         let course = &mut self.course;
         let (graph, effects) = (&course.planned.graph, &course.planned.effects);
+        effects::admit_there(session, effects)?;
         let mut valid = probe(course.options, session, graph, effects)?;
         course.settle_adrift(session)?;
         let plan = plan::decide(&course.planned.graph, &valid, &course.options.systems);
@@ -281,7 +282,9 @@ fn is_absent(error: &Error) -> bool {
         error,
         Error::Speechless { .. }
             | Error::EngineGone { .. }
-            | Error::Engine(engine::Error::Daemon { .. } | engine::Error::Gone(_))
+            | Error::Engine(
+                engine::Error::Connect(_) | engine::Error::Daemon { .. } | engine::Error::Gone(_)
+            )
     )
 }
 

@@ -6,7 +6,7 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::time::{Duration, Instant};
 
 use crate::engine::lower::{Lowering, SandboxPaths};
-use crate::engine::{Engine, EngineEvent, Op, OpExit, SecretValue, tells_of_lost_store};
+use crate::engine::{Engine, EngineEvent, Op, OpEnd, OpExit, OpRoot, tells_of_lost_store};
 use crate::run::connection::{Happening, Listening, Speaker};
 use crate::run::prepare::{Directory, sandbox_device};
 use crate::run::{Error, Options, engine};
@@ -63,8 +63,8 @@ impl<'a> Session<'a> {
         };
         let (tell, happenings) = channel();
         let listening = Listening::start(back, tell.clone()).map_err(Error::Prepare)?;
-        let lowering = engine::lowering(options, &[])?;
-        let engine = engine::start(options, &name, &lowering.agent, &directory, &front, &tell)?;
+        let mut lowering = engine::lowering(options)?;
+        let engine = engine::start(options, &name, &mut lowering, &directory, &front, &tell)?;
         let mut pending = Pending {
             engine,
             happenings,
@@ -76,8 +76,10 @@ impl<'a> Session<'a> {
             nonce: store_nonce.clone(),
             definition,
             secrets: BTreeMap::new(),
+            root: OpRoot::Defined,
         })?;
         let (store, instance) = pending.wait_for_store(options, &store_nonce)?;
+        pending.engine.store_held()?;
         Ok(Self {
             options,
             name,
@@ -99,12 +101,12 @@ impl<'a> Session<'a> {
 
     /// Lets builders see these paths from now on.
     pub(super) fn show(&mut self, paths: Vec<SandboxPath>) -> Result<(), Error> {
-        self.lowering = engine::lowering(self.options, &paths)?;
+        self.lowering.sandbox_paths = engine::sandbox_paths(self.options, &paths)?;
         if self.lowering.sandbox_paths == SandboxPaths::Device {
             let device = sandbox_device(self.options.shape, &paths);
             self.engine.offer(device)?;
         }
-        self.sandbox_paths = paths;
+        self.sandbox_paths = engine::places(&self.lowering.sandbox_paths, paths);
         Ok(())
     }
 
@@ -115,17 +117,13 @@ impl<'a> Session<'a> {
     }
 
     /// Starts an op.
-    pub(super) fn start(
-        &mut self,
-        nonce: String,
-        definition: Vec<u8>,
-        secrets: BTreeMap<String, SecretValue>,
-    ) -> Result<(), Error> {
-        Ok(self.engine.start(Op {
-            nonce,
-            definition,
-            secrets,
-        })?)
+    pub(super) fn start(&mut self, op: Op) -> Result<(), Error> {
+        Ok(self.engine.start(op)?)
+    }
+
+    /// Whether ops may ask for this.
+    pub(super) fn can(&self, capability: &str) -> bool {
+        self.engine.can(capability)
     }
 
     /// Kills an op.
@@ -157,7 +155,7 @@ impl<'a> Session<'a> {
                 Err(self.lost(&reason.unwrap_or_else(|| "its agent ended".to_owned())))
             }
             Happening::Engine(EngineEvent::Ended(end)) if end.nonce == self.store_nonce => {
-                Err(self.lost(&format!("its agent ended: {}", describe(&end.how))))
+                Err(self.lost(&format!("its agent ended: {}", describe(&end))))
             }
             other => Ok(Some(other)),
         }
@@ -172,7 +170,10 @@ impl<'a> Session<'a> {
 
     /// Ends the session in good order: the store lets go of what it holds.
     pub(super) fn close(mut self) {
-        if self.over || self.store.say(&ToAgent::Bye).is_err() {
+        if self.over
+            || self.engine.store_let_go().is_err()
+            || self.store.say(&ToAgent::Bye).is_err()
+        {
             return;
         }
         // The agent removes the run's roots before it ends; it is given a moment for it.
@@ -328,7 +329,7 @@ impl Pending {
                             source: error,
                         });
                     }
-                    let reason = describe(&end.how);
+                    let reason = describe(&end);
                     return Err(if tells_of_lost_store(&end.how) {
                         Error::StoreLost { reason }
                     } else {
@@ -347,11 +348,15 @@ impl Pending {
     }
 }
 
-/// Says how an op ended.
-pub(super) fn describe(exit: &OpExit) -> String {
-    match exit {
+/// Says how an op ended, and what it said last.
+pub(super) fn describe(end: &OpEnd) -> String {
+    let how = match &end.how {
         OpExit::Code(code) => format!("exit code {code}"),
         OpExit::Signal(signal) => format!("signal {signal}"),
         OpExit::NotStarted { reason } => reason.clone(),
+    };
+    if end.words.is_empty() {
+        return how;
     }
+    format!("{how}: {}", end.words)
 }

@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use crate::engine::{OpExit, tells_of_lost_store};
+use crate::engine::{OpEnd, tells_of_lost_store};
 use crate::event::Outcome;
 use crate::run::Error;
 use crate::run::conduct::Conductor;
@@ -12,15 +12,16 @@ use crate::run::session::describe;
 
 impl Conductor<'_, '_, '_> {
     /// Decides what becomes of a job whose op has ended, and nobody said what came of it.
-    pub(super) fn ended_silently(&mut self, nonce: &str, how: &OpExit) {
+    pub(super) fn ended_silently(&mut self, end: &OpEnd) {
+        let nonce = end.nonce.as_str();
         let Some(worker) = self.workers.get(nonce) else {
             return;
         };
         let Some(job) = worker.job else { return };
-        if tells_of_lost_store(how) {
-            return self.lose_store(nonce, describe(how));
+        if tells_of_lost_store(&end.how) {
+            return self.lose_store(nonce, describe(end));
         }
-        let reason = format!("the op ended before its job did: {}", describe(how));
+        let reason = format!("the op ended before its job did: {}", describe(end));
         match job {
             Job::Effect(_) if worker.given => self.settle_by_record(nonce, &reason),
             _ if self.course.is_stopping() => self.finish(nonce, Outcome::Cancelled),

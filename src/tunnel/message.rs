@@ -272,7 +272,7 @@ pub struct BuildJob {
 pub struct SandboxPath {
     /// Where the builder sees it.
     pub target: String,
-    /// What it is on the machine.
+    /// Where its op has it: in the store, or where a device brings it.
     pub source: String,
 }
 
@@ -285,8 +285,10 @@ pub struct EffectJob {
     pub run: String,
     /// Program and arguments.
     pub command: Vec<String>,
-    /// Its environment, `PATH` included.
+    /// Its environment. Without a `PATH` it gets that of the image at its root, after its tools.
     pub environment: Vec<(String, String)>,
+    /// The directories of its tools.
+    pub tools: Vec<String>,
     /// Roots of the closure it may see.
     #[serde(with = "crate::nix::text::paths")]
     pub roots: BTreeSet<StorePath>,
@@ -298,6 +300,30 @@ pub struct EffectJob {
     pub silence: Option<u64>,
     /// What else is visible.
     pub sandbox_paths: Vec<SandboxPath>,
+    /// What its op has at `/`.
+    pub root: EffectRoot,
+    /// How much of the store it may see.
+    pub store: EffectStore,
+}
+
+/// What an effect's op has at `/`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum EffectRoot {
+    /// Nothing: the agent furnishes it.
+    Empty,
+    /// Another system's files, read-only.
+    Image,
+}
+
+/// How much of the store an effect sees.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum EffectStore {
+    /// The closure of its roots, read-only.
+    Closure,
+    /// All of it, at `/nix`, and it is its owner.
+    Whole,
 }
 
 /// What came of a build.
