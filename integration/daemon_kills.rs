@@ -4,7 +4,7 @@
 
 use std::collections::BTreeSet;
 use std::process::Command;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -25,51 +25,59 @@ enum Blow {
 
 /// Sees every process that an effect is, without the effect's help: each is one attempt.
 struct Witness {
-    seen: Arc<Mutex<BTreeSet<u32>>>,
-    overlapped: Arc<AtomicBool>,
-    over: Arc<AtomicBool>,
+    shared: Arc<Sight>,
     thread: Option<JoinHandle<()>>,
+}
+
+#[derive(Default)]
+struct Sight {
+    seen: Mutex<BTreeSet<u32>>,
+    overlapped: AtomicBool,
+    /// How often it has looked.
+    looks: AtomicUsize,
+    over: AtomicBool,
 }
 
 impl Witness {
     fn of(marker: &str) -> Self {
-        let seen = Arc::<Mutex<BTreeSet<u32>>>::default();
-        let (overlapped, over) = (Arc::<AtomicBool>::default(), Arc::<AtomicBool>::default());
+        let shared = Arc::<Sight>::default();
+        let sight = Arc::clone(&shared);
         let marker = format!("MARKER={marker}");
-        let shared = (
-            Arc::clone(&seen),
-            Arc::clone(&overlapped),
-            Arc::clone(&over),
-        );
         let thread = std::thread::spawn(move || {
-            let (seen, overlapped, over) = shared;
-            while !over.load(Ordering::Relaxed) {
+            while !sight.over.load(Ordering::Relaxed) {
                 let now: BTreeSet<u32> = processes_with(&marker).into_keys().collect();
                 if now.len() > 1 {
-                    overlapped.store(true, Ordering::Relaxed);
+                    sight.overlapped.store(true, Ordering::Relaxed);
                 }
-                seen.lock().unwrap().extend(now);
+                sight.seen.lock().unwrap().extend(now);
+                sight.looks.fetch_add(1, Ordering::Relaxed);
                 std::thread::sleep(Duration::from_millis(10));
             }
         });
         Self {
-            seen,
-            overlapped,
-            over,
+            shared,
             thread: Some(thread),
         }
     }
 
     /// How many attempts there were; none may have overlapped another.
     fn attempts(&self) -> usize {
-        assert!(!self.overlapped.load(Ordering::Relaxed), "two at once");
-        self.seen.lock().unwrap().len()
+        // What it is looking at just now counts too.
+        let looks = self.shared.looks.load(Ordering::Relaxed);
+        until("it has looked once more", || {
+            self.shared.looks.load(Ordering::Relaxed) > looks
+        });
+        assert!(
+            !self.shared.overlapped.load(Ordering::Relaxed),
+            "two at once"
+        );
+        self.shared.seen.lock().unwrap().len()
     }
 }
 
 impl Drop for Witness {
     fn drop(&mut self) {
-        self.over.store(true, Ordering::Relaxed);
+        self.shared.over.store(true, Ordering::Relaxed);
         if let Some(thread) = self.thread.take() {
             thread.join().ok();
         }
@@ -211,6 +219,10 @@ fn assert_truthful(scene: &Scene<'_>, struck: &Ran, next: &Ran, seen: usize) {
     }
 }
 
+#[expect(
+    clippy::print_stderr,
+    reason = "the test runner shows it when the test fails"
+)]
 fn survives(kind: Kind, each: usize) {
     let place = Place::new();
     let mut scene = Scene::of(kind, &place);
@@ -225,7 +237,7 @@ fn survives(kind: Kind, each: usize) {
     for moment in 0..3 * each {
         let blow = [Blow::Pontoon, Blow::Daemon, Blow::Agent][moment % 3];
         let delay = Duration::from_millis(u64::try_from(seed.below(span)).unwrap());
-        let salt = format!("m{moment}-{}", std::process::id());
+        let salt = format!("{kind:?}-{moment}-{}", std::process::id());
         let text = pipeline(&mut seed, 50, &salt);
         let witness = Witness::of(&salt);
         let mut running = start(&scene, &text);
