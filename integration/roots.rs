@@ -5,7 +5,7 @@ use std::process::Command;
 
 use super::buildkit::Scene;
 use super::effects::{BUILDS, Stage, finished, holding, said, sha256, written};
-use super::support::{Image, Kind, Place, Ran, Registry, Seed, run};
+use super::support::{Image, Kind, Place, Ran, Registry, Seed, USER, count, run};
 
 /// Real Nix with its libraries in one directory, which runs from anywhere: for an effect.
 fn portable_nix(place: &Place) -> PathBuf {
@@ -96,9 +96,22 @@ fn an_effect_with_the_whole_store_runs_nix_there() {
 
 #[test]
 fn an_effect_on_a_daemon_with_the_whole_store_runs_nix_there() {
+    let kinds = [
+        Kind::BuildKit,
+        Kind::BuildKitStrong,
+        Kind::Docker20,
+        Kind::Docker29,
+        Kind::Docker29Strong,
+    ];
+    for kind in &kinds[..count(2, kinds.len())] {
+        whole_store_on_a_daemon(*kind);
+    }
+}
+
+fn whole_store_on_a_daemon(kind: Kind) {
     let place = Place::new();
     let pipeline = file(&place, &with_nix(&portable_nix(&place)));
-    let scene = Scene::of(Kind::BuildKit, &place);
+    let scene = Scene::of(kind, &place);
     let mut command = scene.pontoon(&["run"]);
     let ran = run(command
         .arg("-f")
@@ -250,12 +263,17 @@ fn look(scene: &Scene<'_>, pipeline: &Path, token: &str) -> Ran {
 }
 
 /// Checks what an effect says of an image with `mark`, and of the names in its store.
-fn assert_rooted(ran: &Ran, mark: &str, store: &str, token: &str) {
+fn assert_rooted(kind: Kind, ran: &Ran, mark: &str, store: &str, token: &str) {
     let text = written(ran, "look");
     assert_eq!(said(&text, "image"), mark, "{text}");
     assert_eq!(said(&text, "path"), "/of/image:/bin", "{text}");
     assert_eq!(said(&text, "variables"), "marked ours /build", "{text}");
-    assert_eq!(said(&text, "who"), "nnnnn nixbldnnnnn", "{text}");
+    let who = if kind.is_strong() {
+        "nnnn nixbld"
+    } else {
+        "nnnnn nixbldnnnnn"
+    };
+    assert_eq!(said(&text, "who"), who, "{text}");
     assert_eq!(said(&text, "store"), format!("{store} "), "{text}");
     assert_eq!(said(&text, "content"), "of a source", "{text}");
     assert_eq!(said(&text, "token"), sha256(token), "{text}");
@@ -277,7 +295,7 @@ fn an_image_is_the_root_of_an_effect(kind: Kind) {
     // The image is there after the first time; the effect runs each time.
     for token in &tokens {
         let ran = look(&scene, &pipeline, token).ok();
-        assert_rooted(&ran, "pulled", "content", token);
+        assert_rooted(kind, &ran, "pulled", "content", token);
     }
     let ops = scene.daemon.ops();
     let effects = ops.iter().filter(|op| op.contains(" effect look"));
@@ -297,6 +315,18 @@ fn an_image_is_the_root_of_an_effect(kind: Kind) {
 #[test]
 fn an_image_is_the_root_of_an_effect_on_buildkitd() {
     an_image_is_the_root_of_an_effect(Kind::BuildKit);
+}
+
+#[test]
+fn an_image_is_the_root_of_an_effect_on_dockerd_29() {
+    an_image_is_the_root_of_an_effect(Kind::Docker29);
+}
+
+#[test]
+fn an_image_is_the_root_of_an_effect_on_strong_daemons() {
+    for kind in &Kind::STRONG[..count(1, 2)] {
+        an_image_is_the_root_of_an_effect(*kind);
+    }
 }
 
 #[test]
@@ -324,7 +354,7 @@ fn a_dockerfile_makes_the_root_of_an_effect(kind: Kind) {
     let pipeline = looking(&place, &root("made"));
     for token in ["one", "two"] {
         let ran = look(&scene, &pipeline, token).ok();
-        assert_rooted(&ran, "two noted", "content deploy", token);
+        assert_rooted(kind, &ran, "two noted", "content deploy", token);
     }
     let ops = scene.daemon.ops();
     let count = |part: &str| ops.iter().filter(|op| op.contains(part)).count();
@@ -347,6 +377,18 @@ fn a_dockerfile_makes_the_root_of_an_effect_on_buildkitd() {
 }
 
 #[test]
+fn a_dockerfile_makes_the_root_of_an_effect_on_dockerd_29() {
+    a_dockerfile_makes_the_root_of_an_effect(Kind::Docker29);
+}
+
+#[test]
+fn a_dockerfile_makes_the_root_of_an_effect_on_strong_daemons() {
+    for kind in &Kind::STRONG[..count(1, 2)] {
+        a_dockerfile_makes_the_root_of_an_effect(*kind);
+    }
+}
+
+#[test]
 fn a_dockerfile_makes_the_root_of_an_effect_on_dockerd_20() {
     a_dockerfile_makes_the_root_of_an_effect(Kind::Docker20);
 }
@@ -361,7 +403,7 @@ fn an_image_of_a_layout_is_the_root_of_an_effect(kind: Kind) {
         let pipeline = looking(&place, &format!("image = {field};"));
         for token in ["one", "two"] {
             let ran = look(&scene, &pipeline, token).ok();
-            assert_rooted(&ran, "laid", store, token);
+            assert_rooted(kind, &ran, "laid", store, token);
         }
     }
     fs_err::write(place.at("layout/index.json"), "{}").unwrap();
@@ -380,6 +422,18 @@ fn an_image_of_a_layout_is_the_root_of_an_effect_on_buildkitd() {
 }
 
 #[test]
+fn an_image_of_a_layout_is_the_root_of_an_effect_on_dockerd_29() {
+    an_image_of_a_layout_is_the_root_of_an_effect(Kind::Docker29);
+}
+
+#[test]
+fn an_image_of_a_layout_is_the_root_of_an_effect_on_strong_daemons() {
+    for kind in &Kind::STRONG[..count(1, 2)] {
+        an_image_of_a_layout_is_the_root_of_an_effect(*kind);
+    }
+}
+
+#[test]
 fn a_layout_is_refused_by_name_on_dockerd_20() {
     let place = Place::new();
     let scene = Scene::of(Kind::Docker20, &place);
@@ -389,4 +443,30 @@ fn a_layout_is_refused_by_name_on_dockerd_20() {
     let ran = ran.says("effect `look` has another root (image /nix/store/");
     let ran = ran.says("`source.ocilayout`");
     assert!(!ran.stdout.contains("node-started"), "{}", ran.report());
+}
+
+#[test]
+fn an_image_comes_from_a_registry_that_asks_for_a_password() {
+    let place = Place::new();
+    let scene = Scene::of(Kind::BuildKit, &place);
+    let registry = Registry::with_password(&place, &scene.daemon);
+    let image = Image::busybox(&place, "kept", &ENVIRONMENT);
+    let name = registry.add(&image, "test/kept", "one");
+    place.write("tools/bin/tool", "");
+    let pipeline = looking(&place, &format!("image = \"{name}\"; tools = [ ./tools ];"));
+    let refused = look(&scene, &pipeline, "token").code(20);
+    let failed = finished(&refused.json_lines(), "look")["outcome"].to_string();
+    assert!(failed.contains("401"), "{failed}");
+    let (user, password) = USER;
+    let mut encode = place.command("base64");
+    let encoded = run(encode.arg(place.write("login", format!("{user}:{password}")))).ok();
+    let login = serde_json::json!({ "auth": encoded.stdout.trim() });
+    let logins = serde_json::json!({ "auths": { registry.address(): login } });
+    place.write("home/.docker/config.json", logins.to_string());
+    let ran = look(&scene, &pipeline, "token").ok();
+    let text = written(&ran, "look");
+    assert_eq!(said(&text, "image"), "kept", "{text}");
+    let path = said(&text, "path");
+    assert!(path.ends_with("-tools/bin:/of/image:/bin"), "{path}");
+    assert!(!ran.report().contains(password), "{}", ran.report());
 }

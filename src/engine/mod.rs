@@ -253,3 +253,23 @@ pub enum DeviceAccess {
     /// It may.
     ReadWrite,
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_missing_part_of_the_store_is_told_from_anything_else() {
+        let process = "process \"/.pontoon/agent build /nix/store/x-b.drv\" did not complete";
+        let tells = |what: &str| {
+            let reason = format!("{process} successfully: {what}");
+            tells_of_lost_store(&OpExit::NotStarted { reason })
+        };
+        for part in ["pontoon/agent/0", "pontoon/slots/0/store", "store/x-a"] {
+            assert!(tells(&format!("open {part}: no such file or directory")));
+        }
+        assert!(!tells("exec: \"runc\": no such file or directory"));
+        assert!(!tells("open store/x-a: permission denied"));
+        assert!(!tells_of_lost_store(&OpExit::Code(1)));
+    }
+}

@@ -5,7 +5,7 @@
 //! |---|---|
 //! | here | the engine as its user sees it, and the thread that owns everything asynchronous |
 //! | [`layout`] | images in OCI layouts |
-//! | [`line`] | the connection, what is offered on it, and how one op is solved |
+//! | [`mod@line`] | the connection, what is offered on it, and how one op is solved |
 //! | [`ground`] | what is at the root of an op |
 //! | [`jobs`] | which job an op goes to |
 //! | [`watch`] | what the daemon reports of ops that run |
