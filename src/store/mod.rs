@@ -53,7 +53,7 @@ pub use layout::refuse_symlinks;
 pub use locks::{GcLock, KeptOut, OutputLocks};
 pub use roots::Roots;
 pub use slots::Slot;
-use temp_roots::TempRoots;
+pub use temp_roots::TempRoots;
 pub use wait::{Held, Notice, Wait};
 
 use crate::nix::StorePath;

@@ -60,6 +60,11 @@ pub enum FromAgent {
         /// Bytes of NAR received.
         bytes: u64,
     },
+    /// Answers `Attempts` and `Unsettled`.
+    Attempts {
+        /// Those on record, in no particular order.
+        attempts: Vec<AttemptFacts>,
+    },
     /// Answers `Build`.
     Built {
         /// What came of it.
@@ -122,6 +127,22 @@ pub enum ToAgent {
     },
     /// No more paths: register what came, in one transaction.
     ImportEnd,
+    /// How do these attempts of this run stand? Of those whose outcome is not known a person is
+    /// told now, so it is noted that none has to be told again.
+    Attempts {
+        /// The run's id.
+        run: String,
+        /// Their ids.
+        ids: Vec<String>,
+    },
+    /// Which attempts of these effects, by earlier runs, have an outcome that nobody knows and was
+    /// told of? It is noted as for `Attempts`.
+    Unsettled {
+        /// The run's id.
+        run: String,
+        /// Names of effects.
+        effects: Vec<String>,
+    },
     /// Build one derivation.
     Build(BuildJob),
     /// Run one effect.
@@ -165,6 +186,45 @@ pub enum PathKind {
     Symlink,
     /// Not looked at.
     Unknown,
+}
+
+/// What is on record of an attempt.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AttemptFacts {
+    /// Its id.
+    pub id: String,
+    /// A derivation's path, or an effect's name.
+    pub node: String,
+    /// The run whose attempt it was.
+    pub run: String,
+    /// When it began, in milliseconds since the epoch.
+    pub started: u64,
+    /// How it stands.
+    pub standing: AttemptStanding,
+}
+
+/// How an attempt stands, whoever began it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "standing", rename_all = "kebab-case")]
+pub enum AttemptStanding {
+    /// It goes on.
+    Running,
+    /// It ended well.
+    Good,
+    /// It ended, and not well.
+    Bad {
+        /// What came of it.
+        outcome: String,
+        /// The exit code, where a process ended with one.
+        exit: Option<i32>,
+    },
+    /// Nothing of it was ever started.
+    NotStarted,
+    /// Nobody knows how far it came.
+    Unknown {
+        /// What is known.
+        detail: String,
+    },
 }
 
 /// What an imported path is.
