@@ -18,6 +18,7 @@ mod engine;
 mod eval;
 mod graphs;
 mod harness;
+mod installables;
 mod kills;
 mod limits;
 mod outputs;

@@ -18,6 +18,7 @@ mod logs;
 mod material;
 mod ops;
 mod outcome;
+mod positions;
 mod prepare;
 mod schedule;
 mod session;
@@ -228,9 +229,10 @@ pub fn plan(
     let graph = read_graph(options, wanted, pipeline)?;
     let effects = connect(&graph, pipeline)?;
     let mut session = Session::open(options)?;
-    let valid = probe(options, &mut session, &graph, &effects)?;
-    let plan = plan::decide(&graph, &valid, &options.systems);
+    // Nothing will be used, so nothing is protected.
+    let valid = session.valid(&touched(&graph, &effects))?;
     session.close();
+    let plan = plan::decide(&graph, &valid, &options.systems);
     Ok(Planned {
         graph,
         plan,
@@ -347,10 +349,6 @@ fn probe(
     graph: &Graph,
     effects: &Effects,
 ) -> Result<BTreeSet<StorePath>, Error> {
-    let mut paths = graph.paths();
-    for effect in &effects.effects {
-        paths.extend(effect.sources.iter().cloned());
-    }
     let links = graph
         .roots()
         .iter()
@@ -359,8 +357,16 @@ fn probe(
     if options.cancel.load(Ordering::Relaxed) {
         return Err(Error::Cancelled);
     }
-    session.root(&paths, &links)?;
-    session.valid(&paths)
+    session.root(&touched(graph, effects), &links)
+}
+
+/// Everything whose validity matters.
+fn touched(graph: &Graph, effects: &Effects) -> BTreeSet<StorePath> {
+    let mut paths = graph.paths();
+    for effect in &effects.effects {
+        paths.extend(effect.sources.iter().cloned());
+    }
+    paths
 }
 
 fn refuse(graph: &Graph, plan: &Plan) -> Result<(), Error> {

@@ -4,8 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use crate::engine::Shape;
 use crate::engine::lower::{PlainInputs, Reach};
-use crate::nix::derivation::Parsed;
-use crate::nix::{Output, StorePath};
+use crate::nix::StorePath;
+use crate::nix::derivation::Outline;
 use crate::plan::NodeIndex;
 use crate::run::Error;
 use crate::run::conduct::{Conductor, Job, Worker};
@@ -98,8 +98,12 @@ impl Conductor<'_, '_> {
     }
 
     /// Returns the closure of a build's inputs that mounts can bring.
-    fn input_closure(&mut self, node: NodeIndex, parsed: &Parsed) -> Result<Vec<StorePath>, Error> {
-        let mut roots: BTreeSet<StorePath> = parsed.derivation.input_sources().clone();
+    fn input_closure(
+        &mut self,
+        node: NodeIndex,
+        parsed: &Outline,
+    ) -> Result<Vec<StorePath>, Error> {
+        let mut roots: BTreeSet<StorePath> = parsed.sources.iter().cloned().collect();
         for input in self.planned.graph.node(node).inputs() {
             let outputs = &self.planned.graph.node(input.node).parsed.outputs;
             roots.extend(
@@ -144,13 +148,8 @@ impl Conductor<'_, '_> {
 }
 
 /// Returns what a build may reach: the network, where its outputs are fixed.
-pub(super) fn reach(parsed: &Parsed) -> Reach {
-    let fixed = parsed
-        .derivation
-        .outputs()
-        .values()
-        .any(|output| matches!(output, Output::Fixed { .. }));
-    if fixed {
+pub(super) fn reach(parsed: &Outline) -> Reach {
+    if parsed.fixed {
         Reach::Network
     } else {
         Reach::Nothing
