@@ -22,6 +22,7 @@ mod engine;
 mod eval;
 mod graphs;
 mod harness;
+mod installables;
 mod kills;
 mod limits;
 mod losses;

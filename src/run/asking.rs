@@ -9,6 +9,7 @@ use crate::nix::StorePath;
 use crate::run::Error;
 use crate::run::connection::Speaker;
 use crate::run::material::Material;
+use crate::run::positions::those;
 use crate::run::session::Session;
 use crate::tunnel::{AttemptFacts, FromAgent, PathFacts, QueryScope, ToAgent};
 
@@ -28,25 +29,22 @@ impl Session<'_> {
         if tools.is_empty() {
             return Ok(tools);
         }
-        self.root(&tools, &BTreeSet::new())?;
-        self.valid(&tools)
+        self.root(&tools, &BTreeSet::new())
     }
 
-    /// Protects paths for as long as the run lasts.
+    /// Protects paths for as long as the run lasts, and returns those that are valid then.
     pub(super) fn root(
         &mut self,
         temporary: &BTreeSet<StorePath>,
         links: &BTreeSet<StorePath>,
-    ) -> Result<(), Error> {
+    ) -> Result<BTreeSet<StorePath>, Error> {
         let job = ToAgent::Root {
             run: self.name.clone(),
             temporary: temporary.iter().cloned().collect(),
             links: links.iter().cloned().collect(),
         };
-        match self.ask(&job)? {
-            FromAgent::Rooted => Ok(()),
-            other => Err(self.unexpected(&other)),
-        }
+        let answer = self.ask(&job)?;
+        self.those(temporary, answer)
     }
 
     /// Registers links made by the caller as roots.
@@ -69,17 +67,31 @@ impl Session<'_> {
         &mut self,
         paths: &BTreeSet<StorePath>,
     ) -> Result<BTreeSet<StorePath>, Error> {
-        let facts = self.query(paths.iter().cloned().collect(), QueryScope::Paths)?;
-        Ok(facts.into_iter().map(|fact| fact.path).collect())
+        let answer = self.ask(&ToAgent::Query {
+            paths: paths.iter().cloned().collect(),
+            scope: QueryScope::Paths,
+        })?;
+        self.those(paths, answer)
+    }
+
+    fn those(
+        &self,
+        asked: &BTreeSet<StorePath>,
+        answer: FromAgent,
+    ) -> Result<BTreeSet<StorePath>, Error> {
+        let FromAgent::Valid { which } = answer else {
+            return Err(self.unexpected(&answer));
+        };
+        those(asked, &which).map_err(|reason| self.store_error(&reason))
     }
 
     /// Returns the facts of a closure.
     pub(super) fn closure(&mut self, roots: Vec<StorePath>) -> Result<Vec<PathFacts>, Error> {
-        self.query(roots, QueryScope::Closure)
-    }
-
-    fn query(&mut self, paths: Vec<StorePath>, scope: QueryScope) -> Result<Vec<PathFacts>, Error> {
-        match self.ask(&ToAgent::Query { paths, scope })? {
+        let job = ToAgent::Query {
+            paths: roots,
+            scope: QueryScope::Closure,
+        };
+        match self.ask(&job)? {
             FromAgent::Paths { paths } => Ok(paths),
             other => Err(self.unexpected(&other)),
         }

@@ -21,6 +21,7 @@ mod logs;
 mod material;
 mod ops;
 mod outcome;
+mod positions;
 mod prepare;
 mod replan;
 mod schedule;
@@ -252,9 +253,10 @@ pub fn plan(
     effects::admit(options, &effects)?;
     let mut session = Session::open(options, 0)?;
     effects::admit_there(&session, &effects)?;
-    let valid = probe(options, &mut session, &graph, &effects)?;
-    let plan = plan::decide(&graph, &valid, &options.systems);
+    // Nothing will be used, so nothing is protected.
+    let valid = session.valid(&touched(&graph, &effects))?;
     session.close();
+    let plan = plan::decide(&graph, &valid, &options.systems);
     Ok(Planned {
         graph,
         plan,
@@ -361,10 +363,6 @@ fn probe(
     graph: &Graph,
     effects: &Effects,
 ) -> Result<BTreeSet<StorePath>, Error> {
-    let mut paths = graph.paths();
-    for effect in &effects.effects {
-        paths.extend(effect.sources.iter().cloned());
-    }
     let links = graph
         .roots()
         .iter()
@@ -373,6 +371,14 @@ fn probe(
     if options.cancel.load(Ordering::Relaxed) {
         return Err(Error::Cancelled);
     }
-    session.root(&paths, &links)?;
-    session.valid(&paths)
+    session.root(&touched(graph, effects), &links)
+}
+
+/// Everything whose validity matters.
+fn touched(graph: &Graph, effects: &Effects) -> BTreeSet<StorePath> {
+    let mut paths = graph.paths();
+    for effect in &effects.effects {
+        paths.extend(effect.sources.iter().cloned());
+    }
+    paths
 }

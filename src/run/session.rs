@@ -266,7 +266,7 @@ impl<'a> Session<'a> {
         self.store_error(&format!("its agent answers something else: {message:?}"))
     }
 
-    fn store_error(&self, reason: &str) -> Error {
+    pub(super) fn store_error(&self, reason: &str) -> Error {
         Error::Store {
             store: self.options.store_name.clone(),
             source: crate::tunnel::MachineError {

@@ -4,8 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use crate::engine::lower::{PlainInputs, Reach};
 use crate::engine::{Op, OpRoot, Shape};
-use crate::nix::derivation::Parsed;
-use crate::nix::{Output, StorePath};
+use crate::nix::StorePath;
+use crate::nix::derivation::Outline;
 use crate::plan::NodeIndex;
 use crate::run::Error;
 use crate::run::conduct::{Conductor, Worker};
@@ -106,8 +106,12 @@ impl Conductor<'_, '_, '_> {
     }
 
     /// Returns the closure of a build's inputs that mounts can bring.
-    fn input_closure(&mut self, node: NodeIndex, parsed: &Parsed) -> Result<Vec<StorePath>, Error> {
-        let mut roots: BTreeSet<StorePath> = parsed.derivation.input_sources().clone();
+    fn input_closure(
+        &mut self,
+        node: NodeIndex,
+        parsed: &Outline,
+    ) -> Result<Vec<StorePath>, Error> {
+        let mut roots: BTreeSet<StorePath> = parsed.sources.iter().cloned().collect();
         for input in self.course.planned.graph.node(node).inputs() {
             let outputs = &self.course.planned.graph.node(input.node).parsed.outputs;
             roots.extend(
@@ -151,13 +155,8 @@ impl Conductor<'_, '_, '_> {
 }
 
 /// Returns what a build may reach: the network, where its outputs are fixed.
-pub(super) fn reach(parsed: &Parsed) -> Reach {
-    let fixed = parsed
-        .derivation
-        .outputs()
-        .values()
-        .any(|output| matches!(output, Output::Fixed { .. }));
-    if fixed {
+pub(super) fn reach(parsed: &Outline) -> Reach {
+    if parsed.fixed {
         Reach::Network
     } else {
         Reach::Nothing

@@ -41,12 +41,17 @@ pub enum FromAgent {
         /// The lock file.
         lock: String,
     },
-    /// Answers `Query`: those of the asked paths (or of their closure) that are valid.
+    /// Answers `Root`, and `Query` for paths alone: which of the paths in it are valid.
+    Valid {
+        /// Their positions, ascending: a plan may ask for a hundred thousand.
+        which: Vec<usize>,
+    },
+    /// Answers `Query` for a closure: those of the asked paths that are valid, and what they need.
     Paths {
         /// In no particular order.
         paths: Vec<PathFacts>,
     },
-    /// Answers `Root` and `Keep`.
+    /// Answers `Keep`.
     Rooted,
     /// Answers `Lease`.
     Leased {
@@ -92,6 +97,7 @@ pub enum ToAgent {
         version: u32,
     },
     /// Hold these for the run: temp roots until this agent ends, links for as long as the run.
+    /// Then say which of the temporary ones are valid.
     Root {
         /// The run's id.
         run: String,

@@ -30,7 +30,7 @@ pub use message::{
 
 /// The protocol's version: agent and conductor are one executable today, but an op may outlive
 /// an upgrade; a peer of another version is refused by name.
-pub const VERSION: u32 = 1;
+pub const VERSION: u32 = 2;
 
 /// Where an agent finds the tunnel's socket in its root.
 pub const SOCKET: &str = "/.pontoon/tunnel";
