@@ -19,21 +19,22 @@
 )]
 
 mod graph;
+mod nixpkgs;
 mod side;
 
 use std::path::{Path, PathBuf};
-use std::time::{Duration, SystemTime};
+use std::time::SystemTime;
 
 use fs_err as fs;
 use graph::Shape;
 use serde_json::{Value, json};
 use side::{Place, Side, Task, jobs};
 
-/// One row of the result.
+/// One row of the result: milliseconds, or what its name says.
 struct Row {
     name: String,
-    pontoon: Vec<Duration>,
-    nix: Vec<Duration>,
+    pontoon: Vec<f64>,
+    nix: Vec<f64>,
 }
 
 fn main() {
@@ -113,26 +114,29 @@ fn evaluate_and_build(place: &Place, size: usize, rounds: usize) -> Row {
     row
 }
 
-/// A graph of the size of a desktop system's.
-fn plan_and_import(place: &Place, nodes: usize, rounds: usize) -> [Row; 2] {
+/// A graph of nixpkgs' shape: planned where it lies, and brought to another store.
+fn plan_and_import(place: &Place, nodes: usize, rounds: usize) -> Vec<Row> {
     let mut planned = Row::new(format!("plan of {nodes}"));
+    let mut memory = Row::new(format!("plan of {nodes}, MB of memory"));
     let mut imported = Row::new(format!("import of {nodes} .drv"));
     let store = place.dir.join("graph");
-    let file = write(place, Shape::Layers, nodes, 0);
     eprintln!("graph: making it");
-    let drv = &place.instantiate(&file, &store);
+    let graph = nixpkgs::make(&store, nodes, &mut place.load(&store));
+    eprintln!("graph: {:?}", graph.facts);
+    let drvs = graph.roots.as_slice();
     for round in 0..rounds {
         for side in sides(round) {
-            let plan = Task::Plan(drv);
+            let plan = Task::Plan(drvs);
             planned.side(side).push(place.time(side, plan, &store));
+            memory.side(side).push(place.memory(side, plan, &store));
             let other = place.dir.join("store");
-            let import = Task::Import { drv, from: &store };
+            let import = Task::Import { drvs, from: &store };
             imported.side(side).push(place.time(side, import, &other));
             remove(&other);
         }
         eprintln!("graph: round {} of {rounds}", round + 1);
     }
-    [planned, imported]
+    vec![planned, memory, imported]
 }
 
 fn write(place: &Place, shape: Shape, size: usize, round: usize) -> PathBuf {
@@ -155,7 +159,7 @@ impl Row {
         }
     }
 
-    fn side(&mut self, side: Side) -> &mut Vec<Duration> {
+    fn side(&mut self, side: Side) -> &mut Vec<f64> {
         match side {
             Side::Pontoon => &mut self.pontoon,
             Side::Nix => &mut self.nix,
@@ -177,12 +181,9 @@ impl Row {
     }
 }
 
-/// The median, the least and the most, in milliseconds.
-fn spread(times: &[Duration]) -> [f64; 3] {
-    let mut sorted: Vec<_> = times
-        .iter()
-        .map(|time| time.as_secs_f64() * 1000.0)
-        .collect();
+/// The median, the least and the most.
+fn spread(figures: &[f64]) -> [f64; 3] {
+    let mut sorted = figures.to_vec();
     sorted.sort_by(f64::total_cmp);
     let middle = sorted.len() / 2;
     let median = if sorted.len() % 2 == 1 {
@@ -193,9 +194,9 @@ fn spread(times: &[Duration]) -> [f64; 3] {
     [median, sorted[0], sorted[sorted.len() - 1]]
 }
 
-fn summary(times: &[Duration]) -> Value {
-    let [median, least, most] = spread(times);
-    json!({ "median_ms": median, "least_ms": least, "most_ms": most, "rounds": times.len() })
+fn summary(figures: &[f64]) -> Value {
+    let [median, least, most] = spread(figures);
+    json!({ "median": median, "least": least, "most": most, "rounds": figures.len() })
 }
 
 fn print(rows: &[Row]) {
@@ -204,8 +205,8 @@ fn print(rows: &[Row]) {
         "ms: median (least–most)", "pontoon", "nix", "ratio"
     );
     for row in rows {
-        let show = |times: &[Duration]| {
-            let [median, least, most] = spread(times);
+        let show = |figures: &[f64]| {
+            let [median, least, most] = spread(figures);
             format!("{median:.0} ({least:.0}–{most:.0})")
         };
         println!(

@@ -26,7 +26,7 @@ use crate::event::Failure;
 use crate::nix::StorePath;
 use crate::nix::derivation::{self, Kvm, Level, Parsed, Recipe, Systems};
 use crate::sandbox::{self, Exit, Filter, Personality};
-use crate::store::attempts::{self, Durability, Kind, Running};
+use crate::store::attempts::{self, Durability, Kind, Running, Verdict};
 use crate::store::logs::LogWriter;
 use crate::store::{PathInfo, Slot};
 use crate::tunnel::{
@@ -107,7 +107,11 @@ impl Agent {
         let attempt = self.begin(job)?;
         let result = self.attempt(job, &recipe, (&closure, &seen), &valid, (&slot, &user));
         // A build can be repeated: neither its record nor a lock file that stays is worth its result.
-        let _ = attempt.end(&end(describe(&result), exit_code(&result)));
+        let _ = attempt.end(&end(
+            verdict(&result),
+            describe(&result),
+            exit_code(&result),
+        ));
         let _ = locks.release();
         result
     }
@@ -353,6 +357,7 @@ impl Agent {
         };
         watch.until_end().map_err(|error| match error {
             WatchError::Lost(lost) => Interrupted::Lost(lost),
+            WatchError::Late(lost, exit) => Interrupted::Late(lost, exit),
             other => Interrupted::machine(&other),
         })
     }
@@ -387,6 +392,8 @@ fn personality(wanted: derivation::Personality) -> Personality {
 pub(super) enum Interrupted {
     Machine(MachineError),
     Lost(Lost),
+    /// The lifeline ended, but the process had ended by itself before.
+    Late(Lost, Exit),
 }
 
 impl Interrupted {
@@ -399,7 +406,7 @@ impl From<Interrupted> for Stop {
     fn from(stop: Interrupted) -> Self {
         match stop {
             Interrupted::Machine(error) => Self::Machine(error),
-            Interrupted::Lost(lost) => Self::Lost(lost),
+            Interrupted::Lost(lost) | Interrupted::Late(lost, _) => Self::Lost(lost),
         }
     }
 }
@@ -411,6 +418,15 @@ impl From<crate::agent::outputs::Rejected> for Stop {
             Rejected::Output(failure) => failed(failure),
             Rejected::Machine(error) => Self::Machine(error),
         }
+    }
+}
+
+fn verdict(result: &Result<BuildResult, Stop>) -> Verdict {
+    match result {
+        Ok(BuildResult::Built { .. }) => Verdict::Good,
+        Ok(BuildResult::Cancelled) => Verdict::Cancelled,
+        Err(Stop::Lost(_)) => Verdict::Killed,
+        _ => Verdict::Bad,
     }
 }
 

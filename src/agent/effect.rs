@@ -21,7 +21,7 @@ use crate::event::Failure;
 use crate::nix::StorePath;
 use crate::sandbox::{Exit, Filter, Personality};
 use crate::store::Slot;
-use crate::store::attempts::{self, Durability, Kind};
+use crate::store::attempts::{self, Durability, Kind, Verdict};
 use crate::tunnel::{EffectJob, EffectResult, EffectRoot, EffectStore, FromAgent, MachineError};
 
 /// Where programs are in an image that does not say.
@@ -33,7 +33,7 @@ impl Agent {
         match self.effect_or_stop(job) {
             Ok(result) => Ok(FromAgent::Ran { result }),
             Err(Interrupted::Machine(error)) => Ok(FromAgent::Failed { error }),
-            Err(Interrupted::Lost(lost)) => Err(lost),
+            Err(Interrupted::Lost(lost) | Interrupted::Late(lost, _)) => Err(lost),
         }
     }
 
@@ -49,27 +49,23 @@ impl Agent {
         let id = attempt.id.clone();
         let running = attempts::begin(self.store.dir(), attempt, Durability::Synced)
             .map_err(|error| Interrupted::machine(&error))?;
-        self.link
-            .say(&FromAgent::Started { attempt: id })
-            .map_err(Interrupted::Lost)?;
+        if let Err(lost) = self.link.say(&FromAgent::Started { attempt: id }) {
+            let unheard = format!("not started: {lost}");
+            let _ = running.end(&end(Verdict::NotStarted, unheard, None));
+            return Err(Interrupted::Lost(lost));
+        }
         let result = self.run_effect(job, &roots);
-        let text = match &result {
-            Ok(EffectResult::Succeeded) => "succeeded".to_owned(),
-            Ok(EffectResult::Failed { failure }) => format!("failed: {failure}"),
-            Ok(EffectResult::Cancelled) => "cancelled".to_owned(),
-            Ok(EffectResult::StoreLost { .. }) => "store lost".to_owned(),
-            Err(Interrupted::Machine(error)) => format!("machine failed: {error}"),
-            Err(Interrupted::Lost(lost)) => format!("killed with its lifeline: {lost}"),
-        };
+        let (verdict, text) = judge(&result);
         let code = match &result {
             Ok(EffectResult::Succeeded) => Some(0),
             Ok(EffectResult::Failed {
                 failure: Failure::ExitCode { code, .. },
-            }) => Some(*code),
+            })
+            | Err(Interrupted::Late(_, Exit::Code(code))) => Some(*code),
             _ => None,
         };
         running
-            .end(&end(text, code))
+            .end(&end(verdict, text, code))
             .map_err(|error| Interrupted::machine(&error))?;
         result
     }
@@ -205,5 +201,28 @@ impl Agent {
             files.push((path, value));
         }
         Ok(files)
+    }
+}
+
+/// What the record says of an effect: this is all that is known of it once nobody listens.
+fn judge(result: &Result<EffectResult, Interrupted>) -> (Verdict, String) {
+    match result {
+        Ok(EffectResult::Succeeded) | Err(Interrupted::Late(_, Exit::Code(0))) => {
+            (Verdict::Good, "succeeded".to_owned())
+        }
+        Ok(EffectResult::Failed { failure }) => (Verdict::Bad, format!("failed: {failure}")),
+        Ok(EffectResult::Cancelled) => (Verdict::Cancelled, "cancelled".to_owned()),
+        Ok(EffectResult::StoreLost { .. }) => (Verdict::NotStarted, "store lost".to_owned()),
+        Err(Interrupted::Machine(error)) => (Verdict::Bad, format!("machine failed: {error}")),
+        Err(Interrupted::Lost(lost)) => {
+            (Verdict::Killed, format!("killed with its lifeline: {lost}"))
+        }
+        Err(Interrupted::Late(_, Exit::Code(code))) => {
+            (Verdict::Bad, format!("failed: exit code {code}"))
+        }
+        Err(Interrupted::Late(_, Exit::Signal(signal))) => (
+            Verdict::Killed,
+            format!("killed with its lifeline: signal {signal}"),
+        ),
     }
 }

@@ -26,6 +26,7 @@ pub mod install;
 pub mod link;
 pub mod outputs;
 pub mod points;
+pub mod records;
 pub mod room;
 pub mod slot_dirs;
 pub mod tools;
@@ -42,7 +43,7 @@ use link::{Link, Lost};
 use users::Users;
 
 use crate::nix::StorePath;
-use crate::store::attempts::{self, Attempt, End, Kind};
+use crate::store::attempts::{self, Attempt, End, Kind, Verdict};
 use crate::store::{NixDir, PathInfo, Store};
 use crate::tunnel::{self, FromAgent, MachineError, ToAgent};
 
@@ -203,8 +204,9 @@ pub struct Agent {
 }
 
 /// Describes the end of an attempt, now.
-pub(crate) fn end(outcome: String, exit: Option<i32>) -> End {
+pub(crate) fn end(verdict: Verdict, outcome: String, exit: Option<i32>) -> End {
     End {
+        verdict,
         outcome,
         exit,
         ended: now(),

@@ -67,7 +67,9 @@ pub fn run(error: run::Error, asked: &Asked) -> Error {
     let kind = match &error {
         E::Cancelled | E::Engine(engine::Error::Cancelled) => return interrupted(asked),
         // Whoever stops a whole group of processes stops the engine as well.
-        E::EngineGone { .. } | E::Speechless { .. } if asked.signal().is_some() => {
+        E::EngineGone { .. } | E::Speechless { .. } | E::StoreLost { .. }
+            if asked.signal().is_some() =>
+        {
             return interrupted(asked);
         }
         E::Closure(_) | E::Graph(_) | E::Effects(_) | E::NoSource { .. } => Kind::Plan,
@@ -96,8 +98,12 @@ pub fn run(error: run::Error, asked: &Asked) -> Error {
             hints = vec![reach(refusal)];
             Kind::Engine
         }
-        E::Source { .. } | E::Store { .. } => Kind::Store,
-        E::Engine(_) | E::Speechless { .. } | E::EngineGone { .. } | E::Version => Kind::Engine,
+        E::Source { .. } | E::Store { .. } | E::StoreLost { .. } => Kind::Store,
+        E::Engine(_)
+        | E::Speechless { .. }
+        | E::EngineGone { .. }
+        | E::EngineLost { .. }
+        | E::Version => Kind::Engine,
         E::Prepare(_) => {
             hints = vec!["`TMPDIR` names the directory for a run's own files".to_owned()];
             Kind::Other

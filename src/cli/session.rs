@@ -105,12 +105,7 @@ impl Session<'_> {
     pub fn evaluate(&self, request: &Request, sink: &mut dyn Sink) -> Result<Evaluated, Error> {
         let started = Instant::now();
         let asked = asking::evaluation(request)?;
-        for installable in &request.installables {
-            let installable = match &request.source {
-                Source::Flakes => installable.clone(),
-                Source::File(file) => format!("{file} {installable}").trim_end().to_owned(),
-                Source::Expression(_) => format!("--expr {installable}").trim_end().to_owned(),
-            };
+        for installable in named(request) {
             sink.event(&Event::Evaluating { installable });
         }
         let (evaluated, kept) = if let Some(evaluated) = asked.without_nix() {
@@ -350,6 +345,21 @@ impl Session<'_> {
             signal: self.asked.number(),
         })
     }
+}
+
+/// What is evaluated, one name each; of very many only how many there are.
+fn named(request: &Request) -> Vec<String> {
+    const SHOWN: usize = 100;
+    let count = request.installables.len();
+    if count > SHOWN {
+        return vec![format!("{count} installables")];
+    }
+    let name = |typed: &String| match &request.source {
+        Source::Flakes => typed.clone(),
+        Source::File(file) => format!("{file} {typed}").trim_end().to_owned(),
+        Source::Expression(_) => format!("--expr {typed}").trim_end().to_owned(),
+    };
+    request.installables.iter().map(name).collect()
 }
 
 fn readable(ops: &[Vec<u8>]) -> String {

@@ -97,6 +97,17 @@ pub enum OpExit {
     },
 }
 
+/// Whether an op was not started because the store that it names is not there any more: a part of
+/// it that the op mounts is missing. All that `BuildKit` says is, for instance, `open
+/// store/…-name: no such file or directory`.
+pub fn tells_of_lost_store(exit: &OpExit) -> bool {
+    let OpExit::NotStarted { reason } = exit else {
+        return false;
+    };
+    let parts = ["pontoon/agent/", "pontoon/slots/", " store/"];
+    reason.contains("no such file or directory") && parts.iter().any(|part| reason.contains(part))
+}
+
 /// What an engine tells its user.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum EngineEvent {
@@ -241,4 +252,24 @@ pub enum DeviceAccess {
     ReadOnly,
     /// It may.
     ReadWrite,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_missing_part_of_the_store_is_told_from_anything_else() {
+        let process = "process \"/.pontoon/agent build /nix/store/x-b.drv\" did not complete";
+        let tells = |what: &str| {
+            let reason = format!("{process} successfully: {what}");
+            tells_of_lost_store(&OpExit::NotStarted { reason })
+        };
+        for part in ["pontoon/agent/0", "pontoon/slots/0/store", "store/x-a"] {
+            assert!(tells(&format!("open {part}: no such file or directory")));
+        }
+        assert!(!tells("exec: \"runc\": no such file or directory"));
+        assert!(!tells("open store/x-a: permission denied"));
+        assert!(!tells_of_lost_store(&OpExit::Code(1)));
+    }
 }

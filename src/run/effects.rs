@@ -9,7 +9,8 @@ use crate::event::{NodeId, Outcome};
 use crate::nix::StorePath;
 use crate::pipeline::{Effect, Root, StoreView};
 use crate::plan::Effects;
-use crate::run::conduct::{Conductor, EffectState, Job};
+use crate::run::conduct::Conductor;
+use crate::run::course::{Course, EffectState, Job};
 use crate::run::material::Material;
 use crate::run::schedule::State;
 use crate::run::session::Session;
@@ -60,7 +61,7 @@ pub(super) fn admit_there(session: &Session<'_>, effects: &Effects) -> Result<()
     Ok(())
 }
 
-impl Conductor<'_, '_> {
+impl Course<'_> {
     /// Gives an outcome to every effect that will never start.
     pub(super) fn settle_effects(&mut self) {
         for index in 0..self.effects.len() {
@@ -112,12 +113,14 @@ impl Conductor<'_, '_> {
         }
         if waiting { Gate::Waiting } else { Gate::Open }
     }
+}
 
+impl Conductor<'_, '_, '_> {
     /// Starts the op of an effect.
     pub(super) fn start_effect(&mut self, index: usize) -> Result<(), Error> {
-        let name = self.planned.effects.effects[index].name.clone();
-        let root = self.planned.effects.effects[index].root.clone();
-        let store = self.planned.effects.effects[index].store;
+        let name = self.course.planned.effects.effects[index].name.clone();
+        let root = self.course.planned.effects.effects[index].root.clone();
+        let store = self.course.planned.effects.effects[index].store;
         let closure = match store {
             StoreView::Closure => {
                 let mut roots = self.effect_roots(index);
@@ -129,6 +132,7 @@ impl Conductor<'_, '_> {
             StoreView::Whole => Vec::new(),
         };
         let secrets = self
+            .course
             .pipeline
             .and_then(|run| run.secrets.get(&name).cloned())
             .unwrap_or_default();
@@ -141,7 +145,7 @@ impl Conductor<'_, '_> {
         };
         let nonce = self.session.nonce();
         let definition = self.session.lowering.effect(&inputs, &nonce)?;
-        self.effects[index] = EffectState::Running;
+        self.course.effects[index] = EffectState::Running;
         self.employ(nonce.clone(), Job::Effect(index), None);
         let by_id = |(name, value): (String, SecretValue)| (secret_id(&nonce, &name), value);
         let mut secrets: BTreeMap<String, SecretValue> = secrets.into_iter().map(by_id).collect();
@@ -149,7 +153,7 @@ impl Conductor<'_, '_> {
             secrets.extend(accounts(&nonce).map(|(id, value)| (id, SecretValue(value))));
         }
         let here = match &root {
-            Root::Layout(place) => Material::open(self.options)?.place(place)?,
+            Root::Layout(place) => Material::open(self.course.options)?.place(place)?,
             _ => None,
         };
         let root = op_root(&root, here);
@@ -162,10 +166,10 @@ impl Conductor<'_, '_> {
     }
 
     fn effect_roots(&self, index: usize) -> BTreeSet<StorePath> {
-        let effect = &self.planned.effects.effects[index];
+        let effect = &self.course.planned.effects.effects[index];
         let mut roots = effect.sources.clone();
         for need in &effect.needs {
-            let outputs = &self.planned.graph.node(need.node).parsed.outputs;
+            let outputs = &self.course.planned.graph.node(need.node).parsed.outputs;
             roots.extend(
                 need.outputs
                     .iter()
@@ -177,22 +181,23 @@ impl Conductor<'_, '_> {
 
     /// Describes an effect for its agent.
     pub(super) fn effect_job(&self, index: usize) -> EffectJob {
-        let name = &self.planned.effects.effects[index].name;
+        let name = &self.course.planned.effects.effects[index].name;
         let effect = self
+            .course
             .pipeline
             .and_then(|run| run.pipeline.effects.get(name))
             .expect("planned effects come from the pipeline");
-        let timeout = effect.timeout.or(self.options.timeout);
+        let timeout = effect.timeout.or(self.course.options.timeout);
         EffectJob {
             name: name.clone(),
-            run: self.options.run.clone(),
+            run: self.course.options.run.clone(),
             command: effect.command.clone(),
             environment: environment(effect),
             tools: tools(effect),
             roots: self.effect_roots(index),
             secrets: effect.secrets.keys().cloned().collect(),
             timeout: timeout.map(|limit| limit.as_secs()),
-            silence: self.options.silence.map(|limit| limit.as_secs()),
+            silence: self.course.options.silence.map(|limit| limit.as_secs()),
             sandbox_paths: match effect.root {
                 Root::Empty => self.session.sandbox_paths.clone(),
                 // An image has a shell of its own, or none.

@@ -57,9 +57,10 @@ pub(super) fn sandbox_paths(
     })
 }
 
-/// Starts the engine, and makes the lowering fit what it offers.
+/// Starts the engine for a session, and makes the lowering fit what it offers.
 pub(super) fn start(
     options: &Options,
+    session: &str,
     lowering: &mut Lowering,
     directory: &Directory,
     tunnel: &Path,
@@ -80,7 +81,7 @@ pub(super) fn start(
         shape: options.shape,
         entitlements: entitlements.clone(),
         tunnel: tunnel.to_path_buf(),
-        run: options.run.clone(),
+        run: session.to_owned(),
         logins: options.logins.clone(),
         temporary: options.temporary.clone(),
         cancel: std::sync::Arc::clone(&options.cancel),

@@ -59,7 +59,7 @@ pub fn ops(
 
 fn build(lowering: &Lowering, planned: &Planned, node: NodeIndex) -> Result<Vec<u8>, Error> {
     let node = planned.graph.node(node);
-    let mut inputs: BTreeSet<StorePath> = node.parsed.derivation.input_sources().clone();
+    let mut inputs: BTreeSet<StorePath> = node.parsed.sources.iter().cloned().collect();
     for input in node.inputs() {
         inputs.extend(outputs(planned, input.node, input.outputs));
     }

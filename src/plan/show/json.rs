@@ -170,7 +170,7 @@ fn node<'a>(view: &View<'a>, index: NodeIndex, node: &'a Node) -> NodeDocument<'
     NodeDocument {
         drv: parsed.path.to_string(),
         name: parsed.name(),
-        system: parsed.derivation.system(),
+        system: &parsed.system,
         decision: word(&decided.decision),
         reason: reason(view, index),
         wanted: &decided.wanted,
@@ -192,12 +192,7 @@ fn node<'a>(view: &View<'a>, index: NodeIndex, node: &'a Node) -> NodeDocument<'
             .inputs()
             .map(|input| self::input(view, input))
             .collect(),
-        sources: parsed
-            .derivation
-            .input_sources()
-            .iter()
-            .map(ToString::to_string)
-            .collect(),
+        sources: parsed.sources.iter().map(ToString::to_string).collect(),
         waits_for: decided
             .waits_for
             .iter()
