@@ -23,6 +23,7 @@ mod eval;
 mod graphs;
 mod harness;
 mod installables;
+mod jobs;
 mod kills;
 mod limits;
 mod losses;
