@@ -12,8 +12,8 @@ use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
 use super::support::{
-    BuildUsers, Daemon, Nix, Place, Ran, Running, Seed, assert_same, count, graph, processes_with,
-    rows, run, until,
+    BuildUsers, Daemon, Kind, Nix, Place, Ran, Running, Seed, assert_same, count, graph,
+    processes_with, rows, run, until,
 };
 
 /// A daemon, a store to evaluate in, and in it the shell of every builder.
@@ -25,11 +25,15 @@ pub(super) struct Scene<'p> {
 }
 
 impl<'p> Scene<'p> {
-    pub(super) fn new(place: &'p Place) -> Self {
+    fn new(place: &'p Place) -> Self {
+        Self::of(Kind::BuildKit, place)
+    }
+
+    pub(super) fn of(kind: Kind, place: &'p Place) -> Self {
         let nix = Nix::new(place, "evaluated", BuildUsers::Nobody);
         let added = run(&mut nix.command("nix-store", &["--add", "/bin/busybox"]));
         Self {
-            daemon: Daemon::start(place),
+            daemon: Daemon::of(kind, place),
             shell: added.ok().stdout.trim().to_owned(),
             nix,
         }
@@ -40,9 +44,8 @@ impl<'p> Scene<'p> {
             .map(|name| format!("/bin/{name}={}", self.shell))
             .join(" ");
         let mut command = self.nix.pontoon(arguments);
-        command
-            .args(["--json", "--sandbox-paths", &paths])
-            .env("BUILDKIT_HOST", self.daemon.address());
+        self.daemon.serve(&mut command);
+        command.args(["--json", "--sandbox-paths", &paths]);
         command
     }
 
@@ -60,7 +63,7 @@ impl<'p> Scene<'p> {
 }
 
 /// The run's id, which every process of its ops has in its environment.
-fn run_id(ran: &Ran) -> String {
+pub(crate) fn run_id(ran: &Ran) -> String {
     let events = ran.json_lines();
     let begun = events.iter().find(|event| event["event"] == "run-started");
     let run = begun.expect("a run has begun")["run"].as_str();
@@ -68,7 +71,7 @@ fn run_id(ran: &Ran) -> String {
 }
 
 /// The output of a node that was built, by the node's name.
-fn output(events: &[Value], name: &str) -> String {
+pub(crate) fn output(events: &[Value], name: &str) -> String {
     let built = events
         .iter()
         .find(|event| event["event"] == "node-finished" && event["name"] == name);
@@ -111,7 +114,7 @@ fn a_graph_is_built_as_embedded_builds_it_and_only_once() {
     assert!(!place.at("result").exists(), "a link that leads nowhere");
 }
 
-const PIPELINE: &str = r#"
+pub(crate) const PIPELINE: &str = r#"
   let
     make = name: text: extra: derivation ({
       inherit name; system = "x86_64-linux"; builder = "/bin/sh"; args = [ "-euc" text ];
@@ -199,7 +202,7 @@ fn sleeping(place: &Place, scene: &Scene<'_>, marker: &str) -> Running {
 }
 
 /// Waits until no process of an op is left, and returns how long that took.
-fn all_gone(marker: &str, run: &str, since: Instant) -> Duration {
+pub(crate) fn all_gone(marker: &str, run: &str, since: Instant) -> Duration {
     loop {
         let mut left = processes_with(&format!("MARKER={marker}"));
         left.extend(processes_with(&format!("PONTOON_NONCE={run}")));
@@ -380,9 +383,6 @@ fn what_a_daemon_cannot_do_is_said_by_name() {
     build(&daemon, &["--sandbox-paths", "/bin/sh=/bin/busybox"])
         .code(7)
         .says("the sandbox path `/bin/sh=/bin/busybox` is not in the store");
-    build(&daemon, &["--shape", "strong"])
-        .code(7)
-        .says("`strong` is not there yet on BuildKit");
     build("ssh://host", &[]).code(2).says("ssh://host");
 
     let socket = place.at("stranger");

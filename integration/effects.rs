@@ -116,7 +116,7 @@ impl<'p> Stage<'p> {
 }
 
 /// The event in which a node ended.
-fn finished<'e>(events: &'e [Value], name: &str) -> &'e Value {
+pub(super) fn finished<'e>(events: &'e [Value], name: &str) -> &'e Value {
     events
         .iter()
         .find(|event| event["event"] == "node-finished" && event["name"] == name)
@@ -183,7 +183,7 @@ impl Server {
 }
 
 /// A text's hash, in hexadecimal digits.
-fn sha256(text: &str) -> String {
+pub(super) fn sha256(text: &str) -> String {
     let algorithm = pontoon::nix::HashAlgorithm::Sha256;
     let hash = pontoon::nix::hash_bytes(algorithm, text.as_bytes());
     let digits = |all: String, byte: &u8| format!("{all}{byte:02x}");
@@ -191,7 +191,7 @@ fn sha256(text: &str) -> String {
 }
 
 /// The files below a directory that hold any of these texts. Nothing is skipped: root reads all.
-fn holding(directory: &Path, needles: &[&str]) -> Vec<PathBuf> {
+pub(super) fn holding(directory: &Path, needles: &[&str]) -> Vec<PathBuf> {
     let mut found = Vec::new();
     for entry in fs_err::read_dir(directory).unwrap() {
         let entry = entry.unwrap();

@@ -29,5 +29,6 @@ mod outputs;
 mod pipelines;
 mod releases;
 mod roots;
+mod strong;
 mod support;
 mod users;

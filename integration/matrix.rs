@@ -9,14 +9,10 @@ use super::support::{
     BuildUsers, Kind, Nix, Place, Ran, Running, Scene, assert_same, count, rows, run,
 };
 
-/// The kinds of a test: one in the gate, and another one in each test; all in soak.
+/// The kinds of a test: one in the gate, another one from test to test; all in soak.
 fn kinds(gate: Kind) -> Vec<Kind> {
-    let all = Kind::PLAIN;
-    if count(0, 1) == 0 {
-        vec![gate]
-    } else {
-        all.to_vec()
-    }
+    let all = [&Kind::PLAIN[..], &Kind::STRONG].concat();
+    if count(0, 1) == 0 { vec![gate] } else { all }
 }
 
 /// The output of a node that was built, by the node's name.

@@ -4,8 +4,8 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use super::buildkit::Scene;
-use super::effects::{BUILDS, Stage, said, written};
-use super::support::{Place, run};
+use super::effects::{BUILDS, Stage, finished, holding, said, sha256, written};
+use super::support::{Image, Kind, Place, Ran, Registry, Seed, run};
 
 /// Real Nix with its libraries in one directory, which runs from anywhere: for an effect.
 fn portable_nix(place: &Place) -> PathBuf {
@@ -98,7 +98,7 @@ fn an_effect_with_the_whole_store_runs_nix_there() {
 fn an_effect_on_a_daemon_with_the_whole_store_runs_nix_there() {
     let place = Place::new();
     let pipeline = file(&place, &with_nix(&portable_nix(&place)));
-    let scene = Scene::new(&place);
+    let scene = Scene::of(Kind::BuildKit, &place);
     let mut command = scene.pontoon(&["run"]);
     let ran = run(command
         .arg("-f")
@@ -206,4 +206,187 @@ fn a_root_that_makes_no_sense_is_named_with_its_field() {
             .code(3)
             .says(message);
     }
+}
+
+/// What an effect says of the root it finds: `/bin/sh -euc` of this.
+const LOOK: &str = r#"
+  echo "image: $(cat /etc/image)"
+  echo "path: $PATH"
+  echo "variables: $MARK $OVER $HOME"
+  echo "who: $(id -u | tr 0-9 n) $(id -un | tr 0-9 n)"
+  echo "store: $(ls /nix/store | busybox cut -d- -f2 | sort | tr '\n' ' ')"
+  echo "content: $(cat $CONTENT)"
+  for file in /new /etc/new /nix/store/new $CONTENT; do
+    (: > $file) 2> /dev/null && echo "$file is writable"
+  done
+  ls /.pontoon 2> /dev/null && echo "the agent's own is in sight"
+  for place in $HOME $TMPDIR /dev/shm; do cat $TOKEN_FILE > $place/copy; done
+  echo "token: $(busybox sha256sum < $HOME/copy | busybox cut -c1-64)"
+"#;
+
+/// A pipeline with an effect that looks at its root.
+fn looking(place: &Place, root: &str) -> PathBuf {
+    place.write("content", "of a source");
+    let script = LOOK.replace("${", "''${");
+    let text = format!(
+        r#"let
+          built = derivation {{
+            name = "built"; system = "x86_64-linux"; builder = "/bin/sh"; PATH = "/bin";
+            args = [ "-euc" "cp -r ${{./layout}} $out" ];
+          }};
+        in {{ effects.look = {{
+          command = [ "/bin/sh" "-euc" ''{script}'' ];
+          environment = {{ CONTENT = ./content; OVER = "ours"; }};
+          secrets.TOKEN = {{ }};
+          {root}
+        }}; }}"#,
+    );
+    place.write("look.nix", text)
+}
+
+fn look(scene: &Scene<'_>, pipeline: &Path, token: &str) -> Ran {
+    let mut command = scene.pontoon(&["run"]);
+    run(command.arg("-f").arg(pipeline).env("TOKEN", token))
+}
+
+/// Checks what an effect says of an image with `mark`, and of the names in its store.
+fn assert_rooted(ran: &Ran, mark: &str, store: &str, token: &str) {
+    let text = written(ran, "look");
+    assert_eq!(said(&text, "image"), mark, "{text}");
+    assert_eq!(said(&text, "path"), "/of/image:/bin", "{text}");
+    assert_eq!(said(&text, "variables"), "marked ours /build", "{text}");
+    assert_eq!(said(&text, "who"), "nnnnn nixbldnnnnn", "{text}");
+    assert_eq!(said(&text, "store"), format!("{store} "), "{text}");
+    assert_eq!(said(&text, "content"), "of a source", "{text}");
+    assert_eq!(said(&text, "token"), sha256(token), "{text}");
+    assert!(!text.contains("writable"), "{text}");
+    assert!(!text.contains("in sight"), "{text}");
+}
+
+const ENVIRONMENT: [&str; 3] = ["PATH=/of/image:/bin", "MARK=marked", "OVER=theirs"];
+
+fn an_image_is_the_root_of_an_effect(kind: Kind) {
+    let place = Place::new();
+    let scene = Scene::of(kind, &place);
+    let registry = Registry::start(&place, &scene.daemon);
+    let image = Image::busybox(&place, "pulled", &ENVIRONMENT);
+    let name = registry.add(&image, "test/busybox", "one");
+    let pipeline = looking(&place, &format!("image = \"{name}\";"));
+    let mut seed = Seed::new("rooted");
+    let tokens = [(); 2].map(|()| format!("token-{:016x}", seed.next()));
+    // The image is there after the first time; the effect runs each time.
+    for token in &tokens {
+        let ran = look(&scene, &pipeline, token).ok();
+        assert_rooted(&ran, "pulled", "content", token);
+    }
+    let ops = scene.daemon.ops();
+    let effects = ops.iter().filter(|op| op.contains(" effect look"));
+    assert_eq!(effects.count(), 2, "{ops:#?}");
+    let tokens: Vec<&str> = tokens.iter().map(String::as_str).collect();
+    assert_eq!(holding(place.path(), &tokens), Vec::<PathBuf>::new());
+    let missing = looking(
+        &place,
+        &format!("image = \"{}/test/none:one\";", registry.address()),
+    );
+    let ran = look(&scene, &missing, "token").code(20);
+    let failed = finished(&ran.json_lines(), "look")["outcome"].to_string();
+    assert!(failed.contains("cannot make its root"), "{failed}");
+    assert!(failed.contains("test/none:one"), "{failed}");
+}
+
+#[test]
+fn an_image_is_the_root_of_an_effect_on_buildkitd() {
+    an_image_is_the_root_of_an_effect(Kind::BuildKit);
+}
+
+#[test]
+fn an_image_is_the_root_of_an_effect_on_dockerd_20() {
+    an_image_is_the_root_of_an_effect(Kind::Docker20);
+}
+
+fn a_dockerfile_makes_the_root_of_an_effect(kind: Kind) {
+    let place = Place::new();
+    let scene = Scene::of(kind, &place);
+    let registry = Registry::start(&place, &scene.daemon);
+    let image = Image::busybox(&place, "based", &ENVIRONMENT);
+    let name = registry.add(&image, "test/busybox", "one");
+    let dockerfile = format!(
+        "FROM {name} AS made\nARG VERSION\nCOPY sub/note /etc/note\n         RUN [\"/bin/sh\", \"-c\", \"echo $VERSION $(cat /etc/note) > /etc/image\"]\n         FROM made AS broken\nRUN [\"/bin/sh\", \"-c\", \"echo last words; exit 3\"]\n"
+    );
+    place.write("deploy/ci/Dockerfile", dockerfile);
+    place.write("deploy/sub/note", "noted");
+    let root = |target: &str| {
+        format!(
+            "dockerfile = {{ context = ./deploy; file = \"ci/Dockerfile\"; \
+             target = \"{target}\"; args.VERSION = \"two\"; }};"
+        )
+    };
+    let pipeline = looking(&place, &root("made"));
+    for token in ["one", "two"] {
+        let ran = look(&scene, &pipeline, token).ok();
+        assert_rooted(&ran, "two noted", "content deploy", token);
+    }
+    let ops = scene.daemon.ops();
+    let count = |part: &str| ops.iter().filter(|op| op.contains(part)).count();
+    // What the Dockerfile makes is cached, the effect on it never.
+    assert_eq!(
+        (count("/etc/image"), count(" effect look")),
+        (1, 2),
+        "{ops:#?}"
+    );
+    let broken = looking(&place, &root("broken"));
+    let ran = look(&scene, &broken, "token").code(20);
+    let failed = finished(&ran.json_lines(), "look")["outcome"].to_string();
+    assert!(failed.contains("cannot make its root"), "{failed}");
+    assert!(failed.contains("last words"), "{failed}");
+}
+
+#[test]
+fn a_dockerfile_makes_the_root_of_an_effect_on_buildkitd() {
+    a_dockerfile_makes_the_root_of_an_effect(Kind::BuildKit);
+}
+
+#[test]
+fn a_dockerfile_makes_the_root_of_an_effect_on_dockerd_20() {
+    a_dockerfile_makes_the_root_of_an_effect(Kind::Docker20);
+}
+
+fn an_image_of_a_layout_is_the_root_of_an_effect(kind: Kind) {
+    let place = Place::new();
+    let scene = Scene::of(kind, &place);
+    let image = Image::busybox(&place, "laid", &ENVIRONMENT);
+    image.layout(&place, "layout");
+    // One that lies on this machine, and one that only the daemon's store has.
+    for (field, store) in [("./layout", "content layout"), ("built", "built content")] {
+        let pipeline = looking(&place, &format!("image = {field};"));
+        for token in ["one", "two"] {
+            let ran = look(&scene, &pipeline, token).ok();
+            assert_rooted(&ran, "laid", store, token);
+        }
+    }
+    fs_err::write(place.at("layout/index.json"), "{}").unwrap();
+    let none = looking(&place, "image = ./layout;");
+    let ran = look(&scene, &none, "token").code(20);
+    let failed = finished(&ran.json_lines(), "look")["outcome"].to_string();
+    assert!(
+        failed.contains("cannot make its root: the layout has 0 images"),
+        "{failed}"
+    );
+}
+
+#[test]
+fn an_image_of_a_layout_is_the_root_of_an_effect_on_buildkitd() {
+    an_image_of_a_layout_is_the_root_of_an_effect(Kind::BuildKit);
+}
+
+#[test]
+fn a_layout_is_refused_by_name_on_dockerd_20() {
+    let place = Place::new();
+    let scene = Scene::of(Kind::Docker20, &place);
+    Image::busybox(&place, "laid", &ENVIRONMENT).layout(&place, "layout");
+    let pipeline = looking(&place, "image = built;");
+    let ran = look(&scene, &pipeline, "token").code(7);
+    let ran = ran.says("effect `look` has another root (image /nix/store/");
+    let ran = ran.says("`source.ocilayout`");
+    assert!(!ran.stdout.contains("node-started"), "{}", ran.report());
 }

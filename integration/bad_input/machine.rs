@@ -8,9 +8,21 @@ use fs_err as fs;
 
 use super::Case;
 use super::scene::Scene;
+use crate::limits::confined;
 use crate::support::{Ran, User, run};
 
 pub(super) const CASES: &[(&str, Case)] = &[
+    ("no user namespace may be made", |scene| {
+        let user = User::with_range(scene.place);
+        let store = user.home().join("store").display().to_string();
+        let place = ["--no-link", "--store", &store];
+        let arguments = [
+            &["build", "-f", &scene.file, "-A", "hello"],
+            place.as_slice(),
+        ]
+        .concat();
+        confined(scene.place, &user, user.uid(), &arguments)
+    }),
     ("no group `nixbld`", |scene| {
         let groups = fs::read_to_string("/etc/group").unwrap();
         let others = groups.lines().filter(|line| !line.starts_with("nixbld:"));

@@ -6,7 +6,9 @@
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use super::support::{BuildUsers, Daemon, Nix, Place, Ran, User, assert_same, count, rows, run};
+use super::support::{
+    BuildUsers, Daemon, Kind, Nix, Place, Ran, User, assert_same, count, rows, run,
+};
 
 /// The expression and its seed, where any user can read them.
 struct Scene<'p> {
@@ -110,14 +112,16 @@ fn packages_are_the_same_on_every_daemon() {
     let scene = Scene::new(&place);
     let attribute = ["checks.squeeze", "all"][count(0, 1)];
     let theirs = scene.nix_build(attribute);
-    let daemon = Daemon::start(&place);
-    let mut command = place.pontoon(&["build", "--store"]);
-    command
-        .arg(place.at("evaluated"))
-        .env("BUILDKIT_HOST", daemon.address());
-    let ran = scene.build(command, attribute);
-    eprintln!("nix-build: {:?}, buildkitd: {:?}", theirs.took, ran.took);
-    assert!(ran.outcomes()["built"] > 80, "{}", ran.report());
-    scene.assert_same(&daemon.root(), theirs.stdout.trim());
-    daemon.verify(&scene.nix);
+    eprintln!("nix-build: {:?}", theirs.took);
+    for kind in [Kind::BuildKit, Kind::Docker20, Kind::Docker29] {
+        let place = Place::new();
+        let daemon = Daemon::of(kind, &place);
+        let mut command = place.pontoon(&["build", "--store"]);
+        daemon.serve(command.arg(place.at("evaluated")));
+        let ran = scene.build(command, attribute);
+        eprintln!("{kind:?}: {:?}", ran.took);
+        assert!(ran.outcomes()["built"] > 80, "{}", ran.report());
+        scene.assert_same(&daemon.root(), theirs.stdout.trim());
+        daemon.verify(&scene.nix);
+    }
 }

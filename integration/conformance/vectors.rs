@@ -4,6 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
+use pontoon::engine::device::Users;
 use serde_json::Value;
 
 use super::super::support::{BuildUsers, Daemon, Kind, Nix, count, sandbox_paths};
@@ -159,7 +160,11 @@ fn vectors_are_built_as_recorded_and_as_nix_builds_them() {
 /// recorded and leave nothing valid.
 fn on_a_daemon(kind: Kind) {
     let vectors = Vectors::new();
-    let daemon = Daemon::of(kind, &vectors.place);
+    let daemon = if kind.is_strong() {
+        Daemon::strong(kind, &vectors.place, Users::Machine)
+    } else {
+        Daemon::of(kind, &vectors.place)
+    };
     let nix = Nix::new(&vectors.place, "evaluated", BuildUsers::Nobody);
     let added = run(&mut nix.command("nix-store", &["--add", "/bin/busybox"])).ok();
     let paths = sandbox_paths();
@@ -167,7 +172,7 @@ fn on_a_daemon(kind: Kind) {
     let paths = names.map(|name| format!("{name}={}", added.stdout.trim()));
     let paths = paths.collect::<Vec<_>>().join(" ");
     let build = |drvs: &[String]| {
-        let mut command = nix.pontoon(&["build", "--sandbox-paths", &paths]);
+        let mut command = nix.pontoon(&["build", "--cores", "1", "--sandbox-paths", &paths]);
         run(daemon.serve(command.args(drvs)))
     };
     for group in ["good", "again"] {
@@ -201,6 +206,13 @@ fn on_a_daemon(kind: Kind) {
 #[test]
 fn vectors_are_built_as_recorded_by_buildkitd() {
     on_a_daemon(Kind::BuildKit);
+}
+
+#[test]
+fn vectors_are_built_as_recorded_in_a_store_that_is_a_device() {
+    for kind in Kind::STRONG {
+        on_a_daemon(kind);
+    }
 }
 
 #[test]

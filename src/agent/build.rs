@@ -10,12 +10,15 @@
 //! 7. the outputs are checked, made canonical, scanned, renamed into the store and registered;
 //! 8. the attempt's end is recorded, the locks go, the conductor hears the result.
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
 use crate::agent::link::Lost;
 use crate::agent::outputs::Collect;
-use crate::agent::room::{BUILD_DIR, Network, Program, Room, RoomError, SlotDirs, Writes};
+use crate::agent::room::{BUILD_DIR, Network, Program, Room, RoomError, Writes};
+use crate::agent::slot_dirs::SlotDirs;
+use crate::agent::tools::tools;
 use crate::agent::users::{BuildUser, UsersError};
 use crate::agent::watch::{End, Limits, Watch, WatchError};
 use crate::agent::{Agent, Shape, USER_POOL, end, points};
@@ -26,7 +29,9 @@ use crate::sandbox::{self, Exit, Filter, Personality};
 use crate::store::attempts::{self, Durability, Kind, Running};
 use crate::store::logs::LogWriter;
 use crate::store::{PathInfo, Slot};
-use crate::tunnel::{BuildJob, BuildResult, FromAgent, MachineError, PathFacts};
+use crate::tunnel::{
+    BuildJob, BuildResult, EffectRoot, FromAgent, MachineError, PathFacts, SandboxPath,
+};
 
 /// Why a build ended without a result of its own.
 enum Stop {
@@ -93,13 +98,14 @@ impl Agent {
             return Ok(BuildResult::AlreadyValid { outputs });
         }
         let closure = self.input_closure(&drv)?;
+        let seen = self.seen(&closure, &job.sandbox_paths)?;
         for path in outputs.iter().filter(|path| !valid.contains(path)) {
             self.store.delete_invalid(path).map_err(machine)?;
         }
         let slot = self.slot(job.slot)?;
         let user = self.user(&slot)?;
         let attempt = self.begin(job)?;
-        let result = self.attempt(job, &recipe, &closure, &valid, (&slot, &user));
+        let result = self.attempt(job, &recipe, (&closure, &seen), &valid, (&slot, &user));
         // A build can be repeated: neither its record nor a lock file that stays is worth its result.
         let _ = attempt.end(&end(describe(&result), exit_code(&result)));
         let _ = locks.release();
@@ -173,6 +179,25 @@ impl Agent {
         self.store.closure(roots).map_err(machine)
     }
 
+    /// Adds what sandbox paths of the store need: as in Nix builders see it, and their outputs
+    /// cannot refer to it.
+    fn seen<'c>(
+        &mut self,
+        closure: &'c BTreeMap<StorePath, PathInfo>,
+        paths: &[SandboxPath],
+    ) -> Result<Cow<'c, BTreeMap<StorePath, PathInfo>>, Stop> {
+        let roots = tools(self.shape, paths);
+        if roots.is_empty() {
+            return Ok(Cow::Borrowed(closure));
+        }
+        if self.tools.is_none() {
+            self.tools = Some(self.closure_or_lost(&roots)?);
+        }
+        let mut seen = self.tools.clone().unwrap_or_default();
+        seen.extend(closure.clone());
+        Ok(Cow::Owned(seen))
+    }
+
     fn facts_of(&self, valid: &BTreeSet<StorePath>) -> Result<Vec<PathFacts>, Stop> {
         let infos = self.store.infos(valid).map_err(machine)?;
         Ok(infos.into_values().map(|info| self.fact(info)).collect())
@@ -210,7 +235,10 @@ impl Agent {
         &mut self,
         job: &BuildJob,
         recipe: &Recipe,
-        closure: &BTreeMap<StorePath, PathInfo>,
+        (closure, seen): (
+            &BTreeMap<StorePath, PathInfo>,
+            &BTreeMap<StorePath, PathInfo>,
+        ),
         valid: &BTreeSet<StorePath>,
         (slot, user): (&SlotDirs, &BuildUser),
     ) -> Result<BuildResult, Stop> {
@@ -228,11 +256,12 @@ impl Agent {
             shape: self.shape,
             dir: &self.store.dir().clone(),
             slot,
-            closure,
+            closure: seen,
             sandbox_paths: &job.sandbox_paths,
             user,
             network,
             writes: Writes::Slot,
+            root: EffectRoot::Empty,
             files,
         };
         let program = Program {
@@ -261,7 +290,7 @@ impl Agent {
                     slot,
                 };
                 let collected = collect.collect(&mut self.store, user);
-                self.leave(slot, closure);
+                self.leave(slot, seen);
                 let paths = collected?;
                 let outputs = self.facts_of(&paths)?;
                 return Ok(BuildResult::Built { outputs });
@@ -277,11 +306,11 @@ impl Agent {
             End::TimedOut(seconds) => Failure::TimedOut { seconds },
             End::Silent(seconds) => Failure::Silent { seconds },
             End::Cancelled => {
-                self.leave(slot, closure);
+                self.leave(slot, seen);
                 return Ok(BuildResult::Cancelled);
             }
         };
-        self.leave(slot, closure);
+        self.leave(slot, seen);
         Err(failed(failure))
     }
 

@@ -6,12 +6,14 @@
 //! One that asks for the whole store has it at `/nix` and is its owner: user 0 of the op, in strong
 //! of a user namespace without any other id.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
 use crate::agent::build::Interrupted;
 use crate::agent::link::Lost;
-use crate::agent::room::{BUILD_DIR, Network, Program, Room, SlotDirs, Writes, base_name};
+use crate::agent::room::{BUILD_DIR, Network, Program, Room, Writes, base_name};
+use crate::agent::slot_dirs::SlotDirs;
+use crate::agent::tools::tools;
 use crate::agent::users::Users;
 use crate::agent::watch::{End, Limits};
 use crate::agent::{Agent, SECRETS, Shape, end};
@@ -20,7 +22,10 @@ use crate::nix::StorePath;
 use crate::sandbox::{Exit, Filter, Personality};
 use crate::store::Slot;
 use crate::store::attempts::{self, Durability, Kind};
-use crate::tunnel::{EffectJob, EffectResult, EffectStore, FromAgent, MachineError};
+use crate::tunnel::{EffectJob, EffectResult, EffectRoot, EffectStore, FromAgent, MachineError};
+
+/// Where programs are in an image that does not say.
+const USUAL_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
 impl Agent {
     /// Runs an effect; the answer is what the conductor is to hear.
@@ -33,7 +38,9 @@ impl Agent {
     }
 
     fn effect_or_stop(&mut self, job: &EffectJob) -> Result<EffectResult, Interrupted> {
-        if let Some(missing) = self.missing(&job.roots)? {
+        let mut roots = job.roots.clone();
+        roots.extend(tools(self.shape, &job.sandbox_paths));
+        if let Some(missing) = self.missing(&roots)? {
             return Ok(EffectResult::StoreLost { missing });
         }
         // The attempt is on disk before the first side effect can happen: whoever finds no end
@@ -45,7 +52,7 @@ impl Agent {
         self.link
             .say(&FromAgent::Started { attempt: id })
             .map_err(Interrupted::Lost)?;
-        let result = self.run_effect(job);
+        let result = self.run_effect(job, &roots);
         let text = match &result {
             Ok(EffectResult::Succeeded) => "succeeded".to_owned(),
             Ok(EffectResult::Failed { failure }) => format!("failed: {failure}"),
@@ -76,10 +83,14 @@ impl Agent {
         Ok(roots.iter().find(|path| !valid.contains(*path)).cloned())
     }
 
-    fn run_effect(&mut self, job: &EffectJob) -> Result<EffectResult, Interrupted> {
+    fn run_effect(
+        &mut self,
+        job: &EffectJob,
+        roots: &BTreeSet<StorePath>,
+    ) -> Result<EffectResult, Interrupted> {
         let closure = self
             .store
-            .closure(&job.roots)
+            .closure(roots)
             .map_err(|error| Interrupted::machine(&error))?;
         // In plain the op has the whole room mounted, but a slot: nothing may be left behind, so
         // the agent leases one in either shape.
@@ -110,6 +121,7 @@ impl Agent {
             user: &user,
             network: Network::Open,
             writes,
+            root: job.root,
             files,
         };
         let program = Program {
@@ -121,10 +133,10 @@ impl Agent {
                         .map(|argument| argument.as_bytes().to_vec()),
                 )
                 .collect(),
-            environment: job
-                .environment
-                .iter()
-                .map(|(name, value)| (name.as_bytes().to_vec(), value.as_bytes().to_vec()))
+            environment: self
+                .environment(job)
+                .into_iter()
+                .map(|(name, value)| (name.into_bytes(), value.into_bytes()))
                 .collect(),
             personality: Personality { linux32: false },
             filter: Filter::None,
@@ -157,6 +169,24 @@ impl Agent {
             },
             End::Cancelled => EffectResult::Cancelled,
         })
+    }
+
+    /// What it is given, on top of what the image at its root says.
+    fn environment(&self, job: &EffectJob) -> BTreeMap<String, String> {
+        let mut all: BTreeMap<String, String> = self.image.iter().cloned().collect();
+        let rest = all.remove("PATH");
+        if job.root == EffectRoot::Image {
+            let rest = rest.unwrap_or_else(|| USUAL_PATH.to_owned());
+            let path: Vec<&str> = job
+                .tools
+                .iter()
+                .map(String::as_str)
+                .chain([&*rest])
+                .collect();
+            all.insert("PATH".to_owned(), path.join(":"));
+        }
+        all.extend(job.environment.iter().cloned());
+        all
     }
 
     /// In strong the op has the secrets, and the room gets them; in plain the op is the room.

@@ -95,14 +95,15 @@ pub struct Engine {
     /// Else `PONTOON_ENGINE`; else `buildkit` where `BUILDKIT_HOST` is set. The daemon is the one
     /// `BUILDKIT_HOST` names (`unix:///PATH` or `tcp://HOST:PORT`), else the one at
     /// `unix:///run/buildkit/buildkitd.sock`; with `docker` the one `DOCKER_HOST` names, else the
-    /// one at `unix:///var/run/docker.sock`. Its store is a cache mount of its own: `--store` then
-    /// only says where nix evaluates.
+    /// one at `unix:///var/run/docker.sock`. Its store is its own: `--store` then only
+    /// says where nix evaluates.
     #[arg(long, value_name = "ENGINE")]
     pub engine: Option<String>,
 
-    /// How the engine isolates; for tests
+    /// How the engine isolates
     ///
-    /// Else `strong` embedded, and `plain` on BuildKit.
+    /// Else `strong` embedded. A daemon has `strong` ops where it allows them, which takes a store
+    /// device and `security.insecure`, else `plain` ones.
     #[arg(long, value_enum, hide_short_help = true)]
     pub shape: Option<Shape>,
 }

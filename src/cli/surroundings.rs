@@ -12,8 +12,9 @@ use super::error::Error;
 use crate::run::TunnelProxy;
 
 /// The variables that change what a command means; `docs/environment.md` says how.
-pub const VARIABLES: [&str; 10] = [
+pub const VARIABLES: &[&str] = &[
     "BUILDKIT_HOST",
+    "DOCKER_CONFIG",
     "DOCKER_HOST",
     "HOME",
     "NO_COLOR",
@@ -77,6 +78,13 @@ impl Surroundings {
             .get(name)
             .map(PathBuf::from)
             .filter(|path| path.is_absolute())
+    }
+
+    /// The file in which docker keeps logins, whether it is there or not.
+    pub fn docker_config(&self) -> Option<PathBuf> {
+        let directory = self.directory("DOCKER_CONFIG");
+        let directory = directory.or_else(|| Some(self.directory("HOME")?.join(".docker")));
+        Some(directory?.join("config.json"))
     }
 
     /// `PONTOON_TUNNEL_PROXY`: `FRONT:BACK`, two absolute paths.

@@ -2,11 +2,15 @@
 //!
 //! An engine takes marshalled LLB definitions, the same bytes a `BuildKit` daemon would get, and
 //! runs each one's exec op. It knows no Nix: what an op does is between the agent in it and the
-//! conductor, over the tunnel. [`lower`] is the only place that knows both worlds.
+//! conductor, over the tunnel. [`lower`], with [`root`], is the only place that knows both worlds.
 
 pub mod buildkit;
+pub mod device;
 pub mod embedded;
 pub mod lower;
+pub mod offer;
+pub mod root;
+pub mod trim;
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -23,6 +27,24 @@ pub struct Op {
     pub definition: Vec<u8>,
     /// What the op's secret mounts may ask for, by id.
     pub secrets: BTreeMap<String, SecretValue>,
+    /// What is to be at its `/`.
+    pub root: OpRoot,
+}
+
+/// What is to be at the `/` of an op, where a daemon has to be asked before it can be said in LLB.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum OpRoot {
+    /// What the definition has there.
+    Defined,
+    /// The image of this name, which the definition has there, looked up once for its content and
+    /// its environment.
+    Image(String),
+    /// The image that lies, as an OCI layout, in the directory that the definition has there; and
+    /// where that is on this machine, if it is.
+    Layout(Option<PathBuf>),
+    /// What the daemon builds of the directory that the definition has there, with these options of
+    /// its frontend for Dockerfiles.
+    Dockerfile(BTreeMap<String, String>),
 }
 
 /// A secret's value. It is never printed.
@@ -126,6 +148,19 @@ pub enum Error {
         /// Its root.
         root: String,
     },
+    /// A root that a daemon of this age cannot make.
+    #[error(
+        "effect `{effect}` has another root ({root}), which this daemon is too old for: it lacks \
+         `{capability}`"
+    )]
+    TooOldForRoot {
+        /// The effect.
+        effect: String,
+        /// Its root.
+        root: String,
+        /// What the daemon does not have.
+        capability: &'static str,
+    },
     /// The whole store without walls around whoever owns it.
     #[error(
         "effect `{effect}` asks for the whole store, which the embedded engine gives in the strong \
@@ -161,6 +196,16 @@ pub trait Engine {
 
     /// Kills an op at once.
     fn kill(&mut self, nonce: &str) -> Result<(), Error>;
+
+    /// Hears that an op holds the store, as long as [`Engine::store_let_go`] has not been called:
+    /// the engine may put its own house in order meanwhile.
+    fn store_held(&mut self) -> Result<(), Error>;
+
+    /// Hears that the op which holds the store is about to end, and waits a moment if need be.
+    fn store_let_go(&mut self) -> Result<(), Error>;
+
+    /// Whether ops may ask for this, in `BuildKit`'s words for what a daemon can do.
+    fn can(&self, capability: &str) -> bool;
 
     /// Lets ops that start from now on ask for a device, too.
     fn offer(&mut self, device: Device) -> Result<(), Error>;

@@ -195,13 +195,10 @@ impl<'a, 's> Conductor<'a, 's> {
         self.schedule.open() == 0 && !effects_open && !busy
     }
 
-    /// How many nodes run. A plain op counts until it has ended, because it holds its slot.
+    /// How many nodes run. An op whose job is done counts until its agent asks for the next one, or
+    /// it would get a second op beside it; a plain one until it has ended, for it holds its slot.
     fn running(&self) -> usize {
-        let plain = self.options.shape == Shape::Plain;
-        self.workers
-            .values()
-            .filter(|worker| plain || worker.job.is_some())
-            .count()
+        self.workers.values().filter(|worker| !worker.idle).count()
     }
 
     /// Whether a build has where to be made: a plain op's slot is free when the op has ended.

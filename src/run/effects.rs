@@ -3,13 +3,16 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::engine::lower::{EffectInputs, secret_id};
-use crate::engine::{self, SecretValue, Shape};
+use crate::engine::root::{LAYOUTS, accounts, op_root};
+use crate::engine::{self, Op, SecretValue, Shape};
 use crate::event::{NodeId, Outcome};
 use crate::nix::StorePath;
 use crate::pipeline::{Effect, Root, StoreView};
 use crate::plan::Effects;
 use crate::run::conduct::{Conductor, EffectState, Job};
+use crate::run::material::Material;
 use crate::run::schedule::State;
+use crate::run::session::Session;
 use crate::run::{EngineChoice, Error, Options};
 use crate::tunnel::{EffectJob, EffectRoot, EffectStore};
 
@@ -27,10 +30,6 @@ enum Gate {
 pub(super) fn admit(options: &Options, effects: &Effects) -> Result<(), engine::Error> {
     for effect in &effects.effects {
         if options.engine != EngineChoice::Embedded {
-            if effect.root != Root::Empty {
-                let what = format!("the root of effect `{}` ({})", effect.name, effect.root);
-                return Err(engine::Error::NotOnBuildKit { what });
-            }
             continue;
         }
         if effect.root != Root::Empty {
@@ -42,6 +41,20 @@ pub(super) fn admit(options: &Options, effects: &Effects) -> Result<(), engine::
         if effect.store == StoreView::Whole && options.shape == Shape::Plain {
             let effect = effect.name.clone();
             return Err(engine::Error::NoWalls { effect });
+        }
+    }
+    Ok(())
+}
+
+/// Refuses what this daemon cannot give to an effect.
+pub(super) fn admit_there(session: &Session<'_>, effects: &Effects) -> Result<(), engine::Error> {
+    for effect in &effects.effects {
+        if matches!(effect.root, Root::Layout(_)) && !session.can(LAYOUTS) {
+            return Err(engine::Error::TooOldForRoot {
+                effect: effect.name.clone(),
+                root: effect.root.to_string(),
+                capability: LAYOUTS,
+            });
         }
     }
     Ok(())
@@ -103,9 +116,16 @@ impl Conductor<'_, '_> {
     /// Starts the op of an effect.
     pub(super) fn start_effect(&mut self, index: usize) -> Result<(), Error> {
         let name = self.planned.effects.effects[index].name.clone();
+        let root = self.planned.effects.effects[index].root.clone();
         let store = self.planned.effects.effects[index].store;
         let closure = match store {
-            StoreView::Closure => self.mountable_closure(self.effect_roots(index))?,
+            StoreView::Closure => {
+                let mut roots = self.effect_roots(index);
+                if root == Root::Empty {
+                    roots.extend(self.session.tools().cloned());
+                }
+                self.mountable_closure(roots)?
+            }
             StoreView::Whole => Vec::new(),
         };
         let secrets = self
@@ -114,6 +134,7 @@ impl Conductor<'_, '_> {
             .unwrap_or_default();
         let inputs = EffectInputs {
             name: &name,
+            root: &root,
             store,
             closure: closure.iter().collect(),
             secrets: secrets.keys().map(String::as_str).collect(),
@@ -123,8 +144,21 @@ impl Conductor<'_, '_> {
         self.effects[index] = EffectState::Running;
         self.employ(nonce.clone(), Job::Effect(index), None);
         let by_id = |(name, value): (String, SecretValue)| (secret_id(&nonce, &name), value);
-        let secrets = secrets.into_iter().map(by_id).collect();
-        self.session.start(nonce, definition, secrets)
+        let mut secrets: BTreeMap<String, SecretValue> = secrets.into_iter().map(by_id).collect();
+        if root != Root::Empty {
+            secrets.extend(accounts(&nonce).map(|(id, value)| (id, SecretValue(value))));
+        }
+        let here = match &root {
+            Root::Layout(place) => Material::open(self.options)?.place(place)?,
+            _ => None,
+        };
+        let root = op_root(&root, here);
+        self.session.start(Op {
+            nonce,
+            definition,
+            secrets,
+            root,
+        })
     }
 
     fn effect_roots(&self, index: usize) -> BTreeSet<StorePath> {
@@ -154,11 +188,16 @@ impl Conductor<'_, '_> {
             run: self.options.run.clone(),
             command: effect.command.clone(),
             environment: environment(effect),
+            tools: tools(effect),
             roots: self.effect_roots(index),
             secrets: effect.secrets.keys().cloned().collect(),
             timeout: timeout.map(|limit| limit.as_secs()),
             silence: self.options.silence.map(|limit| limit.as_secs()),
-            sandbox_paths: self.session.sandbox_paths.clone(),
+            sandbox_paths: match effect.root {
+                Root::Empty => self.session.sandbox_paths.clone(),
+                // An image has a shell of its own, or none.
+                _ => Vec::new(),
+            },
             root: match effect.root {
                 Root::Empty => EffectRoot::Empty,
                 Root::Image(_) | Root::Layout(_) | Root::Dockerfile(_) => EffectRoot::Image,
@@ -173,18 +212,7 @@ impl Conductor<'_, '_> {
 
 /// The environment of an effect: what every room has, then what it asks for.
 fn environment(effect: &Effect) -> Vec<(String, String)> {
-    let path: Vec<String> = effect
-        .tools
-        .iter()
-        .map(|tool| format!("{tool}/bin"))
-        .collect();
-    let path = if path.is_empty() {
-        "/path-not-set".to_owned()
-    } else {
-        path.join(":")
-    };
     let mut environment: BTreeMap<String, String> = [
-        ("PATH", path.as_str()),
         ("HOME", "/build"),
         ("TMPDIR", "/tmp"),
         ("LANG", "C.UTF-8"),
@@ -197,10 +225,23 @@ fn environment(effect: &Effect) -> Vec<(String, String)> {
         // Nix takes user 0 for one who has build users.
         environment.insert("NIX_CONFIG".to_owned(), "build-users-group =".to_owned());
     }
+    // With an image its own directories come after: the agent knows them.
+    if effect.root == Root::Empty {
+        let path = match tools(effect) {
+            none if none.is_empty() => "/path-not-set".to_owned(),
+            tools => tools.join(":"),
+        };
+        environment.insert("PATH".to_owned(), path);
+    }
     for name in effect.secrets.keys() {
         let file = format!("{}/{name}", crate::agent::SECRETS);
         environment.insert(format!("{name}_FILE"), file);
     }
     environment.extend(effect.environment.clone());
     environment.into_iter().collect()
+}
+
+fn tools(effect: &Effect) -> Vec<String> {
+    let directory = |tool: &String| format!("{tool}/bin");
+    effect.tools.iter().map(directory).collect()
 }

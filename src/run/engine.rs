@@ -3,10 +3,11 @@
 use std::path::Path;
 use std::sync::mpsc::Sender;
 
+use crate::agent;
 use crate::buildkit::Address;
 use crate::engine::buildkit::{self, BuildKit};
 use crate::engine::lower::{Lowering, SandboxPaths, Scratch, StoreSource};
-use crate::engine::{self, Engine, Shape, embedded};
+use crate::engine::{self, Engine, embedded};
 use crate::nix::InStore;
 use crate::run::connection::Happening;
 use crate::run::prepare::{Directory, prepare_store, start_engine};
@@ -18,10 +19,12 @@ use crate::tunnel::SandboxPath;
 pub enum EngineChoice {
     /// This machine, without a daemon.
     Embedded,
-    /// A `BuildKit` daemon; its store is a cache mount.
+    /// A `BuildKit` daemon; its store is a cache mount, or in strong a device.
     BuildKit {
         /// Where it is.
         address: Address,
+        /// What ops take of it beyond a sandbox.
+        entitlements: Vec<String>,
     },
 }
 
@@ -62,20 +65,24 @@ pub(super) fn start(
     tunnel: &Path,
     tell: &Sender<Happening>,
 ) -> Result<Box<dyn Engine>, Error> {
-    let EngineChoice::BuildKit { address } = &options.engine else {
+    let EngineChoice::BuildKit {
+        address,
+        entitlements,
+    } = &options.engine
+    else {
         prepare_store(options)?;
         return Ok(Box::new(start_engine(options, directory, tunnel, tell)?));
     };
-    if options.shape == Shape::Strong {
-        let what = "the shape `strong`".to_owned();
-        return Err(engine::Error::NotOnBuildKit { what }.into());
-    }
     let config = buildkit::Config {
         address: address.clone(),
         program: options.program.clone(),
         agent: lowering.agent.clone(),
+        shape: options.shape,
+        entitlements: entitlements.clone(),
         tunnel: tunnel.to_path_buf(),
         run: options.run.clone(),
+        logins: options.logins.clone(),
+        temporary: options.temporary.clone(),
         cancel: std::sync::Arc::clone(&options.cancel),
     };
     let tell = tell.clone();
@@ -85,6 +92,16 @@ pub(super) fn start(
     let engine = BuildKit::start(config, events)?;
     lowering.scratch = engine.scratch;
     Ok(Box::new(engine))
+}
+
+/// Says where ops have what `sandbox-paths` ask for.
+pub(super) fn places(how: &SandboxPaths, mut paths: Vec<SandboxPath>) -> Vec<SandboxPath> {
+    if *how == SandboxPaths::Device {
+        for path in &mut paths {
+            path.source = format!("{}{}", agent::SANDBOX_PATHS, path.target);
+        }
+    }
+    paths
 }
 
 /// Sandbox paths as paths of the store; a daemon has no others.

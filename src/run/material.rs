@@ -2,8 +2,9 @@
 
 use std::collections::BTreeSet;
 use std::io::Write;
+use std::path::PathBuf;
 
-use crate::nix::StorePath;
+use crate::nix::{InStore, StorePath};
 use crate::plan::closure::{Source, SourceError};
 use crate::run::{EngineChoice, Error, Options};
 use crate::store::{NixDir, PathInfo, Store, tree};
@@ -61,6 +62,15 @@ impl Material {
             }
         }
         Ok(None)
+    }
+
+    /// Returns where something lies on this machine, if one of the stores has it.
+    pub(super) fn place(&self, wanted: &InStore) -> Result<Option<PathBuf>, Error> {
+        let found = self.find(&wanted.path)?;
+        Ok(found.map(|(store, _)| {
+            let inside = wanted.inside.trim_start_matches('/');
+            store.dir().real(&wanted.path).join(inside)
+        }))
     }
 
     fn must_find(&self, path: &StorePath) -> Result<(&Store, PathInfo), Error> {

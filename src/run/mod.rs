@@ -14,6 +14,7 @@ mod connection;
 mod effects;
 mod engine;
 mod hear;
+mod house;
 mod logs;
 mod material;
 mod ops;
@@ -30,6 +31,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 pub use engine::EngineChoice;
+pub use house::with_store;
 pub use ops::ops;
 pub use outcome::exit_code;
 use session::Session;
@@ -72,6 +74,8 @@ pub struct Options {
     pub systems: Systems,
     /// This executable.
     pub program: PathBuf,
+    /// Docker's `config.json`, where logins for registries are.
+    pub logins: Option<PathBuf>,
     /// Where the run's temporary directory is made.
     pub temporary: PathBuf,
     /// What stands between agents and conductor and passes bytes on; for looking at the tunnel.
@@ -229,6 +233,7 @@ pub fn plan(
     let effects = connect(&graph, pipeline)?;
     effects::admit(options, &effects)?;
     let mut session = Session::open(options)?;
+    effects::admit_there(&session, &effects)?;
     let valid = probe(options, &mut session, &graph, &effects)?;
     let plan = plan::decide(&graph, &valid, &options.systems);
     session.close();
@@ -278,6 +283,7 @@ pub fn realise(
     let effects = connect(&graph, data)?;
     effects::admit(options, &effects)?;
     let mut session = Session::open(options)?;
+    effects::admit_there(&session, &effects)?;
     let mut valid = probe(options, &mut session, &graph, &effects)?;
     let plan = plan::decide(&graph, &valid, &options.systems);
     refuse(&graph, &plan)?;

@@ -47,6 +47,7 @@ pub fn ops(
             .flat_map(|effect| effect.secrets.keys().map(String::as_str));
         let inputs = EffectInputs {
             name: &effect.name,
+            root: &effect.root,
             store: effect.store,
             closure: seen.iter().collect(),
             secrets: secrets.collect(),

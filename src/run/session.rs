@@ -8,7 +8,7 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::time::{Duration, Instant};
 
 use crate::engine::lower::{Lowering, SandboxPaths};
-use crate::engine::{Engine, EngineEvent, Op, OpEnd, OpExit, SecretValue};
+use crate::engine::{Engine, EngineEvent, Op, OpEnd, OpExit, OpRoot};
 use crate::nix::StorePath;
 use crate::run::connection::{Happening, Speaker, listen};
 use crate::run::material::Material;
@@ -70,8 +70,10 @@ impl<'a> Session<'a> {
             nonce: store_nonce.clone(),
             definition,
             secrets: BTreeMap::new(),
+            root: OpRoot::Defined,
         })?;
         let store = pending.wait_for_store(options, &store_nonce)?;
+        pending.engine.store_held()?;
         Ok(Self {
             options,
             lowering,
@@ -95,7 +97,7 @@ impl<'a> Session<'a> {
             let device = sandbox_device(self.options.shape, &paths);
             self.engine.offer(device)?;
         }
-        self.sandbox_paths = paths;
+        self.sandbox_paths = engine::places(&self.lowering.sandbox_paths, paths);
         Ok(())
     }
 
@@ -125,17 +127,13 @@ impl<'a> Session<'a> {
     }
 
     /// Starts an op.
-    pub(super) fn start(
-        &mut self,
-        nonce: String,
-        definition: Vec<u8>,
-        secrets: BTreeMap<String, SecretValue>,
-    ) -> Result<(), Error> {
-        Ok(self.engine.start(Op {
-            nonce,
-            definition,
-            secrets,
-        })?)
+    pub(super) fn start(&mut self, op: Op) -> Result<(), Error> {
+        Ok(self.engine.start(op)?)
+    }
+
+    /// Whether ops may ask for this.
+    pub(super) fn can(&self, capability: &str) -> bool {
+        self.engine.can(capability)
     }
 
     /// Kills an op.
@@ -271,7 +269,10 @@ impl<'a> Session<'a> {
 
     /// Ends the session in good order: the store lets go of what it holds.
     pub(super) fn close(mut self) {
-        if self.over || self.store.say(&ToAgent::Bye).is_err() {
+        if self.over
+            || self.engine.store_let_go().is_err()
+            || self.store.say(&ToAgent::Bye).is_err()
+        {
             return;
         }
         // The agent removes the run's roots before it ends; it is given a moment for it.

@@ -2,8 +2,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::engine::Shape;
 use crate::engine::lower::{PlainInputs, Reach};
+use crate::engine::{Op, OpRoot, Shape};
 use crate::nix::derivation::Parsed;
 use crate::nix::{Output, StorePath};
 use crate::plan::NodeIndex;
@@ -45,7 +45,12 @@ impl Conductor<'_, '_> {
             }
         };
         self.employ(nonce.clone(), Job::Build(node), slot);
-        self.session.start(nonce, definition, BTreeMap::new())
+        self.session.start(Op {
+            nonce,
+            definition,
+            secrets: BTreeMap::new(),
+            root: OpRoot::Defined,
+        })
     }
 
     /// Notes a new op that is to do a job when its agent asks.
@@ -109,16 +114,15 @@ impl Conductor<'_, '_> {
                     .filter_map(|name| outputs.get(name)?.clone()),
             );
         }
+        roots.extend(self.session.tools().cloned());
         self.mountable_closure(roots)
     }
 
-    /// Returns the closure of valid paths and of what `sandbox-paths` bring from the store, without
-    /// symlinks.
+    /// Returns the closure of valid paths, without symlinks.
     pub(super) fn mountable_closure(
         &mut self,
-        mut roots: BTreeSet<StorePath>,
+        roots: BTreeSet<StorePath>,
     ) -> Result<Vec<StorePath>, Error> {
-        roots.extend(self.session.tools().cloned());
         let unknown: Vec<StorePath> = roots
             .iter()
             .filter(|path| !self.facts.contains_key(*path))

@@ -212,7 +212,7 @@ pub struct BuildJob {
 pub struct SandboxPath {
     /// Where the builder sees it.
     pub target: String,
-    /// What it is on the machine.
+    /// Where its op has it: in the store, or where a device brings it.
     pub source: String,
 }
 
@@ -225,8 +225,10 @@ pub struct EffectJob {
     pub run: String,
     /// Program and arguments.
     pub command: Vec<String>,
-    /// Its environment, `PATH` included.
+    /// Its environment. Without a `PATH` it gets that of the image at its root, after its tools.
     pub environment: Vec<(String, String)>,
+    /// The directories of its tools.
+    pub tools: Vec<String>,
     /// Roots of the closure it may see.
     #[serde(with = "crate::nix::text::paths")]
     pub roots: BTreeSet<StorePath>,

@@ -1,5 +1,5 @@
 
-ùö
+ÉÆ
 h
 /.pontoon/agent
 effect
@@ -7,15 +7,17 @@ h
 pontoon-nix9ÿÿÿÿÿÿÿÿÿ/.pontoon/tunnel ÿÿÿÿÿÿÿÿÿ0²
 pontoon €9ÿÿÿÿÿÿÿÿÿ/.pontoon/store ÿÿÿÿÿÿÿÿÿ0¢
 pontoon-nix.ÿÿÿÿÿÿÿÿÿ/nix ÿÿÿÿÿÿÿÿÿ0¢
-pontoon-nix)ÿÿÿÿÿÿÿÿÿ/build ÿÿÿÿÿÿÿÿÿ0š€€€€ 'ÿÿÿÿÿÿÿÿÿ/tmp ÿÿÿÿÿÿÿÿÿ0š€€€€ +ÿÿÿÿÿÿÿÿÿ/dev/shm ÿÿÿÿÿÿÿÿÿ0š€€€€
+pontoon-nix)ÿÿÿÿÿÿÿÿÿ/build ÿÿÿÿÿÿÿÿÿ0š€€€€ 'ÿÿÿÿÿÿÿÿÿ/tmp ÿÿÿÿÿÿÿÿÿ0š€€€€ +ÿÿÿÿÿÿÿÿÿ/dev/shm ÿÿÿÿÿÿÿÿÿ0š€€€€Nÿÿÿÿÿÿÿÿÿ/run/secrets/TOKEN ÿÿÿÿÿÿÿÿÿ(0ª
+0123456789abcdef-1/TOKEN ¤
 K
 I
-Gsha256:6df51a4c9d75fb484678d295608c5935784142386f3cf39553931c7d334c6d77³
-Gsha256:6df51a4c9d75fb484678d295608c5935784142386f3cf39553931c7d334c6d77ç
+Gsha256:024eab5f0a9c62312bfdab44fb5a939334ce6edd316e27b6199b99b1ec955cc8Ê
+Gsha256:024eab5f0a9c62312bfdab44fb5a939334ce6edd316e27b6199b99b1ec955cc8þ
 llb.customnameeffect deploy*
 exec.meta.base*
 exec.mount.cache*
-exec.mount.cache.sharing*
+exec.mount.cache.sharing*
+exec.mount.secret*
 exec.mount.selector*
 exec.mount.ssh*
 exec.mount.tmpfs*

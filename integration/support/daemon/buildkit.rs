@@ -6,6 +6,7 @@ use std::process::Command;
 use std::sync::OnceLock;
 
 use fs_err as fs;
+use pontoon::engine::device::Users;
 use serde_json::Value;
 
 use super::{Daemon, Kind, get};
@@ -19,19 +20,19 @@ pub(super) fn programs() -> &'static Path {
 
 pub(super) fn configure(kind: Kind, directory: &Path, lines: &str) {
     let below = directory.display();
-    let (granted, devices) = if kind.is_strong() {
-        (
-            "insecure-entitlements = [\"security.insecure\"]\n",
-            format!("disabled = false\n  specDirs = [\"{below}/cdi\"]"),
-        )
-    } else {
-        ("", "disabled = true".to_owned())
+    let granted = match kind {
+        Kind::BuildKitStrong => super::setup(directory, Users::Own).buildkitd_toml(),
+        Kind::BuildKitDevice => {
+            let granted = super::setup(directory, Users::Own).buildkitd_toml();
+            let (_, devices) = granted.split_once("\n\n").expect("it has two parts");
+            devices.to_owned()
+        }
+        _ => "[cdi]\n  disabled = true\n".to_owned(),
     };
     let configuration = format!(
         "debug = true\nroot = \"{below}/root\"\n{granted}\
          [grpc]\n  address = [\"unix://{below}/socket\"]\n\
          [otel]\n  socketPath = \"{below}/otel\"\n\
-         [cdi]\n  {devices}\n\
          [worker.containerd]\n  enabled = false\n\
          [worker.oci]\n  snapshotter = \"overlayfs\"\n  networkMode = \"host\"\n  \
          binary = \"runc\"\n"

@@ -12,6 +12,7 @@ use std::sync::OnceLock;
 use std::time::Duration;
 
 use fs_err as fs;
+use pontoon::engine::device::Users;
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
 
@@ -51,11 +52,16 @@ pub(super) fn configure(kind: Kind, directory: &Path, more: &Value) {
     match kind {
         Kind::Docker20Bare => settings["bridge"] = json!("none"),
         Kind::Docker29Strong => {
-            settings["features"] = json!({ "cdi": true });
-            settings["cdi-spec-dirs"] = json!([directory.join("cdi")]);
-            settings["builder"]["entitlements"] = json!({ "security-insecure": true });
+            let granted = super::setup(directory, Users::Own).daemon_json();
+            let granted: Value = serde_json::from_str(&granted).unwrap();
+            settings["features"] = granted["features"].clone();
+            settings["cdi-spec-dirs"] = granted["cdi-spec-dirs"].clone();
+            settings["builder"]["entitlements"] = granted["builder"]["entitlements"].clone();
         }
-        Kind::BuildKit | Kind::BuildKitStrong | Kind::Docker20 | Kind::Docker29 => {}
+        Kind::Docker20 | Kind::Docker29 => {}
+        Kind::BuildKit | Kind::BuildKitStrong | Kind::BuildKitDevice => {
+            unreachable!("it is no dockerd")
+        }
     }
     for (name, value) in more.as_object().into_iter().flatten() {
         settings[name] = value.clone();

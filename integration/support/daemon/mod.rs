@@ -4,6 +4,7 @@
 //! |---|---|---|
 //! | [`Kind::BuildKit`] | buildkitd 0.32 | nothing |
 //! | [`Kind::BuildKitStrong`] | the same | `security.insecure`, the store as a CDI device |
+//! | [`Kind::BuildKitDevice`] | the same | the store as a CDI device, and nothing else |
 //! | [`Kind::Docker20`] | Debian's dockerd, on Debian 12 20.10 | nothing |
 //! | [`Kind::Docker20Bare`] | the same, without a default network | nothing |
 //! | [`Kind::Docker29`] | dockerd 29 with containerd's snapshotter | nothing |
@@ -26,6 +27,8 @@ use std::time::{Duration, Instant};
 
 use fs_err as fs;
 pub(crate) use image::Image;
+use pontoon::engine::device::{Setup, Users};
+use pontoon::engine::embedded::machine::Accounts;
 pub(crate) use registry::{Registry, USER};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
@@ -37,6 +40,7 @@ use super::{Nix, Place, run, until};
 pub(crate) enum Kind {
     BuildKit,
     BuildKitStrong,
+    BuildKitDevice,
     Docker20,
     Docker20Bare,
     Docker29,
@@ -56,7 +60,10 @@ impl Kind {
 
     /// Whether it is a dockerd.
     pub(crate) fn is_docker(self) -> bool {
-        !matches!(self, Self::BuildKit | Self::BuildKitStrong)
+        !matches!(
+            self,
+            Self::BuildKit | Self::BuildKitStrong | Self::BuildKitDevice
+        )
     }
 }
 
@@ -84,6 +91,13 @@ impl<'p> Daemon<'p> {
         Self::configured(kind, place, &json!({}))
     }
 
+    /// Starts one with a store device whose builders are these users.
+    pub(crate) fn strong(kind: Kind, place: &'p Place, users: Users) -> Self {
+        assert!(kind.is_strong());
+        write_device(place, users);
+        Self::of(kind, place)
+    }
+
     /// Starts one whose configuration has these settings too (a dockerd's `daemon.json`), or these
     /// lines (a text, for `buildkitd.toml`).
     pub(crate) fn configured(kind: Kind, place: &'p Place, settings: &Value) -> Self {
@@ -101,8 +115,8 @@ impl<'p> Daemon<'p> {
         let directory = place.at("daemon");
         fs::create_dir_all(directory.join("tmp")).unwrap();
         fs::create_dir_all(directory.join("root")).unwrap();
-        if kind.is_strong() {
-            write_device(place, &directory);
+        if (kind.is_strong() || kind == Kind::BuildKitDevice) && !directory.join("cdi").exists() {
+            write_device(place, Users::Own);
         }
         if kind.is_docker() {
             docker::configure(kind, &directory, settings);
@@ -329,22 +343,25 @@ pub(crate) fn processes_with(variable: &str) -> BTreeMap<u32, String> {
     found
 }
 
-/// Describes a directory of the place as the store device, as CDI has it.
-fn write_device(place: &Place, directory: &Path) {
-    let nix = directory.join("nix");
-    fs::create_dir_all(&nix).unwrap();
-    let device = json!({
-        "cdiVersion": "0.6.0",
-        "kind": "pontoon.dev/store",
-        "devices": [{
-            "name": "nix",
-            "annotations": { "org.mobyproject.buildkit.device.autoallow": "true" },
-            "containerEdits": { "mounts": [{
-                "hostPath": nix, "containerPath": "/nix", "options": ["bind", "rw", "nosuid", "nodev"],
-            }] },
-        }],
-    });
-    place.write("daemon/cdi/pontoon.json", device.to_string());
+/// The device of a strong daemon: the directory `daemon/nix` of the place.
+fn setup(directory: &Path, users: Users) -> Setup {
+    Setup {
+        nix_dir: directory.join("nix"),
+        users,
+        directory: directory.join("cdi"),
+    }
+}
+
+/// Describes it as CDI has it.
+fn write_device(place: &Place, users: Users) {
+    let accounts = Accounts::of_this_machine();
+    let setup = setup(&place.at("daemon"), users);
+    for directory in setup.directories(&accounts) {
+        fs::create_dir_all(directory).unwrap();
+    }
+    let specification = setup.specification(&accounts);
+    fs::create_dir_all(&setup.directory).unwrap();
+    fs::write(specification.path, specification.text).unwrap();
 }
 
 /// Starts the process that holds the daemon's namespaces.

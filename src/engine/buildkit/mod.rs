@@ -4,7 +4,9 @@
 //! | file | what |
 //! |---|---|
 //! | here | the engine as its user sees it, and the thread that owns everything asynchronous |
+//! | [`layout`] | images in OCI layouts |
 //! | [`line`] | the connection, what is offered on it, and how one op is solved |
+//! | [`ground`] | what is at the root of an op |
 //! | [`jobs`] | which job an op goes to |
 //! | [`watch`] | what the daemon reports of ops that run |
 //! | [`names`] | names of solves and sessions, and of the agent |
@@ -13,12 +15,14 @@
 //! lives there too: it is delivered by the first op of a run that does not find it, and found by
 //! all later ones.
 
+mod ground;
 mod jobs;
+mod layout;
 mod line;
 mod names;
 mod watch;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -28,6 +32,7 @@ use std::time::Duration;
 
 use line::{Failed, Line};
 pub use names::agent_id;
+pub(super) use names::unique;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::sync::oneshot;
 use tokio::task::JoinSet;
@@ -35,10 +40,13 @@ use watch::Watch;
 
 use crate::buildkit::{Address, Kind, Session};
 use crate::engine::lower::Scratch;
-use crate::engine::{Device, Engine, EngineEvent, Error, Fetch, Op, OpEnd, OpExit};
+use crate::engine::trim::Beside;
+use crate::engine::{Device, Engine, EngineEvent, Error, Fetch, Op, OpEnd, OpExit, Shape};
 
 /// How often it is asked, while a daemon does not answer, whether the user has lost patience.
 const TICK: Duration = Duration::from_millis(50);
+/// How long the end of a run waits for a daemon that removes old records.
+const LONGEST_STEP: Duration = Duration::from_secs(2);
 
 /// What the engine is made of.
 #[derive(Debug, Clone)]
@@ -49,10 +57,18 @@ pub struct Config {
     pub program: PathBuf,
     /// The agent's id, as ops name it.
     pub agent: String,
+    /// Where ops have the store.
+    pub shape: Shape,
+    /// What all ops may take of the daemon beyond a sandbox.
+    pub entitlements: Vec<String>,
     /// The conductor's listening socket, where every op's tunnel ends.
     pub tunnel: PathBuf,
     /// The run's id: no two runs have the same.
     pub run: String,
+    /// Docker's `config.json`, where logins for registries are.
+    pub logins: Option<PathBuf>,
+    /// Where files are kept for as long as a daemon needs them.
+    pub temporary: PathBuf,
     /// Set when connecting is to be given up.
     pub cancel: Arc<AtomicBool>,
 }
@@ -64,12 +80,18 @@ pub struct BuildKit {
     thread: Option<JoinHandle<()>>,
     /// How ops get memory to write to on this daemon.
     pub scratch: Scratch,
+    /// What the daemon can do, by `BuildKit`'s names.
+    capabilities: BTreeSet<String>,
 }
 
 #[derive(Debug)]
 enum Word {
     Start(Op),
     Kill(String),
+    /// An op holds the store.
+    Held,
+    /// It will not for long. Dropped when nothing needs it any more.
+    LetGo(std::sync::mpsc::Sender<()>),
 }
 
 impl BuildKit {
@@ -99,7 +121,7 @@ impl BuildKit {
                 };
                 match opening {
                     Ok((line, session)) => {
-                        let _ = opened.send(Ok(line.scratch()));
+                        let _ = opened.send(Ok((line.scratch(), line.capabilities())));
                         let heard = Heard {
                             words: heard,
                             fetched,
@@ -116,11 +138,12 @@ impl BuildKit {
             words,
             thread: Some(thread),
             scratch: Scratch::Sized,
+            capabilities: BTreeSet::new(),
         };
         loop {
             match opening.recv_timeout(TICK) {
                 Ok(opened) => {
-                    engine.scratch = opened?;
+                    (engine.scratch, engine.capabilities) = opened?;
                     return Ok(engine);
                 }
                 Err(RecvTimeoutError::Timeout) if cancel.load(Ordering::Relaxed) => {
@@ -147,6 +170,22 @@ impl Engine for BuildKit {
 
     fn kill(&mut self, nonce: &str) -> Result<(), Error> {
         self.say(Word::Kill(nonce.to_owned()))
+    }
+
+    fn store_held(&mut self) -> Result<(), Error> {
+        self.say(Word::Held)
+    }
+
+    fn store_let_go(&mut self) -> Result<(), Error> {
+        let (done, waiting) = std::sync::mpsc::channel();
+        self.say(Word::LetGo(done))?;
+        // Nothing is ever sent: it is over when the sender is gone.
+        let _ = waiting.recv_timeout(LONGEST_STEP);
+        Ok(())
+    }
+
+    fn can(&self, capability: &str) -> bool {
+        self.capabilities.contains(capability)
     }
 
     /// A daemon's devices are its own.
@@ -182,6 +221,7 @@ async fn converse(
 ) {
     let mut ops: JoinSet<Result<OpEnd, String>> = JoinSet::new();
     let mut kills: BTreeMap<String, oneshot::Sender<()>> = BTreeMap::new();
+    let mut beside = None;
     loop {
         tokio::select! {
             Some(fetch) = heard.fetched.recv() => tell(EngineEvent::Fetching(fetch)),
@@ -195,6 +235,15 @@ async fn converse(
                 Some(Word::Kill(nonce)) => {
                     if let Some(kill) = kills.remove(&nonce) {
                         let _ = kill.send(());
+                    }
+                }
+                Some(Word::Held) => beside = Some(Beside::begin(line.daemon.clone())),
+                Some(Word::LetGo(done)) => {
+                    if let Some(beside) = beside.take() {
+                        tokio::spawn(async move {
+                            beside.end().await;
+                            drop(done);
+                        });
                     }
                 }
             },
@@ -255,8 +304,12 @@ mod tests {
             address: Address::parse(service, &address).unwrap(),
             program: PathBuf::new(),
             agent: String::new(),
+            shape: Shape::Plain,
+            entitlements: Vec::new(),
             tunnel: PathBuf::new(),
             run: String::new(),
+            logins: None,
+            temporary: PathBuf::new(),
             cancel: Arc::clone(cancel),
         };
         BuildKit::start(config, |_| ()).err().unwrap()

@@ -130,6 +130,20 @@ impl Engine for Embedded {
         })
     }
 
+    /// It keeps nothing that would have to go.
+    fn store_held(&mut self) -> Result<(), Error> {
+        Ok(())
+    }
+
+    fn store_let_go(&mut self) -> Result<(), Error> {
+        Ok(())
+    }
+
+    /// Its ops run programs, and nothing else.
+    fn can(&self, capability: &str) -> bool {
+        capability.starts_with("exec.")
+    }
+
     fn offer(&mut self, device: Device) -> Result<(), Error> {
         self.say(&ToHelper::Offer { device })
     }
