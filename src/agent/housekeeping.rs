@@ -36,6 +36,12 @@ impl Agent {
             ToAgent::Lease { count } => self
                 .lease(services, count)
                 .map(|slots| Some(FromAgent::Leased { slots })),
+            ToAgent::Attempts { run, ids } => self
+                .attempts(&run, &ids)
+                .map(|attempts| Some(FromAgent::Attempts { attempts })),
+            ToAgent::Unsettled { run, effects } => self
+                .unsettled(&run, &effects)
+                .map(|attempts| Some(FromAgent::Attempts { attempts })),
             ToAgent::Import { header } => {
                 self.import(services, header)?;
                 Ok(None)

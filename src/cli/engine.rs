@@ -6,14 +6,19 @@
 //! | `buildkit` | `BUILDKIT_HOST` is set |
 //! | `embedded` | what is left |
 //!
-//! Deciding is pure: nobody is called.
+//! `DOCKER_HOST` says where a dockerd is, and chooses nothing.
+//!
+//! Deciding is pure: nobody is called. A daemon is asked for its shape when a session begins.
 
 use std::fmt;
 
 use super::args::{self, Shape};
 use super::error::{Error, Kind};
+use super::failure;
+use super::signals::Asked;
 use super::surroundings::Surroundings;
-use crate::buildkit::Address;
+use crate::buildkit::address::{Address, Service};
+use crate::engine::offer::{self, Offer};
 use crate::report::Logs;
 use crate::run::EngineChoice;
 
@@ -25,10 +30,14 @@ pub enum Engine {
         /// How it isolates.
         shape: Shape,
     },
-    /// A `BuildKit` daemon, whose containers are the sandboxes.
+    /// A `BuildKit` daemon.
     BuildKit {
         /// Where it is.
         address: Address,
+        /// How it isolates; not known before [`Engine::settle`] if nobody said so.
+        shape: Option<Shape>,
+        /// What ops take of it beyond a sandbox.
+        entitlements: Vec<String>,
     },
 }
 
@@ -37,8 +46,13 @@ impl Engine {
     pub fn choice(&self) -> EngineChoice {
         match self {
             Self::Embedded { .. } => EngineChoice::Embedded,
-            Self::BuildKit { address } => EngineChoice::BuildKit {
+            Self::BuildKit {
+                address,
+                entitlements,
+                ..
+            } => EngineChoice::BuildKit {
                 address: address.clone(),
+                entitlements: entitlements.clone(),
             },
         }
     }
@@ -47,15 +61,48 @@ impl Engine {
     pub fn shape(&self) -> Shape {
         match self {
             Self::Embedded { shape } => *shape,
-            Self::BuildKit { .. } => Shape::Plain,
+            Self::BuildKit { shape, .. } => shape.unwrap_or(Shape::Plain),
         }
+    }
+
+    /// Asks a daemon whether it can have strong ops, if that is of interest: they are what is wanted
+    /// unless somebody said otherwise.
+    ///
+    /// # Errors
+    ///
+    /// The daemon does not answer, or can have none, and somebody said that they shall be.
+    pub fn settle(self, asked: &Asked) -> Result<Self, Error> {
+        let Self::BuildKit { address, shape, .. } = self else {
+            return Ok(self);
+        };
+        let offer = match shape {
+            Some(Shape::Plain) => None,
+            Some(Shape::Strong) | None => {
+                let offer = offer::ask(&address, &asked.cancel());
+                Some(offer.map_err(|error| failure::engine(error, asked))?)
+            }
+        };
+        let (shape, entitlements) = match offer {
+            Some(Offer::Strong { entitlements }) => (Shape::Strong, entitlements),
+            Some(Offer::Plain { lacks }) if shape == Some(Shape::Strong) => {
+                return Err(failure::no_strong_ops(&address, lacks));
+            }
+            Some(Offer::Plain { .. }) | None => (Shape::Plain, Vec::new()),
+        };
+        Ok(Self::BuildKit {
+            address,
+            shape: Some(shape),
+            entitlements,
+        })
     }
 
     /// Where the logs of its builds stay.
     pub fn logs(&self) -> Logs {
         match self {
             Self::Embedded { .. } => Logs::Here,
-            Self::BuildKit { .. } => Logs::WithDaemon,
+            Self::BuildKit { address, .. } => Logs::WithDaemon {
+                engine: word(address.service),
+            },
         }
     }
 
@@ -73,8 +120,18 @@ impl fmt::Display for Engine {
         };
         match self {
             Self::Embedded { .. } => write!(f, "embedded ({shape})"),
-            Self::BuildKit { address } => write!(f, "buildkit {address} ({shape})"),
+            Self::BuildKit { address, .. } => {
+                write!(f, "{} {address} ({shape})", word(address.service))
+            }
         }
+    }
+}
+
+/// The engine whose daemon this is, as it is typed.
+fn word(service: Service) -> &'static str {
+    match service {
+        Service::BuildKitd => "buildkit",
+        Service::Dockerd => "docker",
     }
 }
 
@@ -97,7 +154,8 @@ pub fn decide(typed: &args::Engine, around: &Surroundings) -> Result<Engine, Err
         "embedded" => Ok(Engine::Embedded {
             shape: typed.shape.unwrap_or(Shape::Strong),
         }),
-        "buildkit" => buildkit(typed.shape, around),
+        "buildkit" => daemon(Service::BuildKitd, typed.shape, around),
+        "docker" => daemon(Service::Dockerd, typed.shape, around),
         "host" => {
             let text = format!(
                 "{said_by} asks for the engine `{engine}`, which this version does not have"
@@ -106,26 +164,30 @@ pub fn decide(typed: &args::Engine, around: &Surroundings) -> Result<Engine, Err
         }
         other => Err(
             Error::usage(format!("{said_by} names no engine: `{other}`"))
-                .hint("there are `embedded` and `buildkit`"),
+                .hint("there are `embedded`, `buildkit` and `docker`"),
         ),
     }
 }
 
-fn buildkit(shape: Option<Shape>, around: &Surroundings) -> Result<Engine, Error> {
-    if shape == Some(Shape::Strong) {
-        let text = "the shape `strong` is not there yet on BuildKit";
-        return Err(Error::new(Kind::Engine, text).hint("`--shape plain` works on every daemon"));
-    }
-    let address = match around.variables.get("BUILDKIT_HOST") {
-        None => Address::usual(),
+fn daemon(service: Service, shape: Option<Shape>, around: &Surroundings) -> Result<Engine, Error> {
+    let (variable, usual) = match service {
+        Service::BuildKitd => ("BUILDKIT_HOST", Address::usual()),
+        Service::Dockerd => ("DOCKER_HOST", Address::usual_dockerd()),
+    };
+    let address = match around.variables.get(variable) {
+        None => usual,
         Some(value) => {
             let text = value.to_str();
-            let text = text.ok_or_else(|| Error::usage("`BUILDKIT_HOST` is not UTF-8"))?;
-            let parsed = text.parse();
-            parsed.map_err(|error| Error::usage(format!("`BUILDKIT_HOST`: {error}")))?
+            let text = text.ok_or_else(|| Error::usage(format!("`{variable}` is not UTF-8")))?;
+            let parsed = Address::parse(service, text);
+            parsed.map_err(|error| Error::usage(format!("`{variable}`: {error}")))?
         }
     };
-    Ok(Engine::BuildKit { address })
+    Ok(Engine::BuildKit {
+        address,
+        shape,
+        entitlements: Vec::new(),
+    })
 }
 
 #[cfg(test)]
@@ -173,6 +235,13 @@ mod tests {
             decided(None, None, &[host, ("PONTOON_ENGINE", "embedded")]),
             decided(Some("host"), None, &[]),
             decided(None, None, &[("PONTOON_ENGINE", "docker")]),
+            decided(
+                Some("docker"),
+                None,
+                &[host, ("DOCKER_HOST", "tcp://d:2375")],
+            ),
+            decided(Some("docker"), None, &[("DOCKER_HOST", "ssh://d")]),
+            decided(None, None, &[("PONTOON_ENGINE", "podman")]),
         ];
         insta::assert_snapshot!(table.join("\n"), @"
         embedded (strong)
@@ -181,12 +250,15 @@ mod tests {
         buildkit unix:///run/b.sock (plain)
         buildkit unix:///run/buildkit/buildkitd.sock (plain)
         buildkit tcp://b:1 (plain)
-        7 error: the engine cannot be used;   the shape `strong` is not there yet on BuildKit; hint: `--shape plain` works on every daemon
+        buildkit unix:///run/b.sock (strong)
         2 error: `BUILDKIT_HOST`: `docker-container://b` is not unix:///PATH or tcp://HOST:PORT
         embedded (strong)
         embedded (strong)
         7 error: the engine cannot be used;   `--engine` asks for the engine `host`, which this version does not have; hint: `--engine embedded` builds on this machine
-        2 error: `PONTOON_ENGINE` names no engine: `docker`; hint: there are `embedded` and `buildkit`
+        docker unix:///var/run/docker.sock (plain)
+        docker tcp://d:2375 (plain)
+        2 error: `DOCKER_HOST`: `ssh://d` is not unix:///PATH or tcp://HOST:PORT
+        2 error: `PONTOON_ENGINE` names no engine: `podman`; hint: there are `embedded`, `buildkit` and `docker`
         ");
     }
 }

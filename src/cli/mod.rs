@@ -26,6 +26,7 @@ pub mod settings;
 pub mod signals;
 pub mod surroundings;
 pub mod systems;
+pub mod upkeep;
 pub mod visible;
 
 use std::process::ExitCode;

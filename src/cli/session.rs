@@ -261,7 +261,7 @@ impl Session<'_> {
         } else {
             EvalStore::Root(into.root.clone())
         };
-        let kept = collector::keep_out(into, self.asked, sink)?;
+        let kept = collector::keep_out(into, self.how.lock_timeout, self.asked, sink)?;
         let mut options = typed.options.clone();
         if kept.is_some() {
             // A collection that `nix` itself began would wait for us, and we for it.
@@ -306,13 +306,16 @@ impl Session<'_> {
     fn store_name(&self) -> String {
         match self.engine {
             Engine::Embedded { .. } => self.place.store.root.display().to_string(),
-            Engine::BuildKit { address } => {
-                format!("cache mount `{}` of {address}", engine::lower::STORE_CACHE)
-            }
+            Engine::BuildKit { address, .. } => match self.engine.shape() {
+                Shape::Plain => {
+                    format!("cache mount `{}` of {address}", engine::lower::STORE_CACHE)
+                }
+                Shape::Strong => format!("device `{}` of {address}", engine::lower::STORE_DEVICE),
+            },
         }
     }
 
-    fn options(&self, run: String) -> Result<run::Options, Error> {
+    pub(super) fn options(&self, run: String) -> Result<run::Options, Error> {
         let program = std::env::current_exe().map_err(|source| Error::new(Kind::Other, source))?;
         let nix_dir = |store: &Store| NixDir::new(store.nix_dir());
         Ok(run::Options {
@@ -335,6 +338,7 @@ impl Session<'_> {
             silence: self.how.silence,
             systems: systems::here(),
             program,
+            logins: self.around.docker_config(),
             temporary: std::env::temp_dir(),
             tunnel_proxy: self.around.tunnel_proxy()?,
             cancel: self.asked.cancel(),
@@ -404,7 +408,7 @@ fn environment() -> Vec<(OsString, OsString)> {
     std::env::vars_os().collect()
 }
 
-fn run_id() -> Result<String, Error> {
+pub(super) fn run_id() -> Result<String, Error> {
     let mut bytes = [0; 8];
     let random = fs_err::File::open("/dev/urandom")
         .and_then(|mut file| std::io::Read::read_exact(&mut file, &mut bytes));

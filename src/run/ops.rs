@@ -7,13 +7,12 @@
 
 use std::collections::BTreeSet;
 
-use crate::engine::lower::{Lowering, PlainInputs};
+use crate::engine::lower::{EffectInputs, Lowering, PlainInputs};
 use crate::nix::StorePath;
-use crate::pipeline::Pipeline;
+use crate::pipeline::{Pipeline, StoreView};
 use crate::plan::{Decision, NodeIndex};
-use crate::run::engine::lowering;
 use crate::run::start::reach;
-use crate::run::{Error, Options, Planned};
+use crate::run::{Error, Options, Planned, engine};
 use crate::tunnel::SandboxPath;
 
 /// The nonce of every op that is only looked at.
@@ -26,7 +25,8 @@ pub fn ops(
     pipeline: Option<&Pipeline>,
     sandbox_paths: &[SandboxPath],
 ) -> Result<Vec<Vec<u8>>, Error> {
-    let lowering = lowering(options, sandbox_paths)?;
+    let mut lowering = engine::lowering(options)?;
+    lowering.sandbox_paths = engine::sandbox_paths(options, sandbox_paths)?;
     let mut ops = vec![lowering.store(NONCE)?];
     for node in &planned.plan.order {
         if matches!(planned.plan.node(*node).decision, Decision::Build(_)) {
@@ -34,17 +34,25 @@ pub fn ops(
         }
     }
     for effect in &planned.effects.effects {
-        let mut seen = effect.sources.clone();
-        for need in &effect.needs {
-            seen.extend(outputs(planned, need.node, &need.outputs));
+        let mut seen = BTreeSet::new();
+        if effect.store == StoreView::Closure {
+            seen.extend(effect.sources.iter().cloned());
+            for need in &effect.needs {
+                seen.extend(outputs(planned, need.node, &need.outputs));
+            }
         }
-        let seen: Vec<&StorePath> = seen.iter().collect();
         let secrets = pipeline
             .and_then(|pipeline| pipeline.effects.get(&effect.name))
             .into_iter()
             .flat_map(|effect| effect.secrets.keys().map(String::as_str));
-        let secrets: Vec<&str> = secrets.collect();
-        ops.push(lowering.effect(&effect.name, &seen, &secrets, NONCE)?);
+        let inputs = EffectInputs {
+            name: &effect.name,
+            root: &effect.root,
+            store: effect.store,
+            closure: seen.iter().collect(),
+            secrets: secrets.collect(),
+        };
+        ops.push(lowering.effect(&inputs, NONCE)?);
     }
     Ok(ops)
 }

@@ -23,8 +23,9 @@ pub mod message;
 
 pub use frame::{Decoder, Frame, FrameError, MAX_FRAME, encode};
 pub use message::{
-    BuildJob, BuildResult, EffectJob, EffectResult, FromAgent, ImportHeader, MachineError,
-    PathFacts, PathKind, QueryScope, SandboxPath, ToAgent,
+    AttemptFacts, AttemptStanding, BuildJob, BuildResult, EffectJob, EffectResult, EffectRoot,
+    EffectStore, FromAgent, ImportHeader, MachineError, PathFacts, PathKind, QueryScope,
+    SandboxPath, ToAgent,
 };
 
 /// The protocol's version: agent and conductor are one executable today, but an op may outlive

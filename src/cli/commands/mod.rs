@@ -3,10 +3,12 @@
 pub mod agent;
 pub mod build;
 pub mod completions;
+pub mod engine;
 pub mod exec;
 pub mod helper;
 pub mod leash;
 pub mod log;
+pub mod man;
 pub mod plan;
 pub mod run;
 pub mod target;
@@ -28,7 +30,9 @@ pub enum Command {
     Plan(plan::Args),
     Log(log::Args),
     Exec(exec::Args),
+    Engine(engine::Args),
     Completions(completions::Args),
+    Man(man::Args),
     #[command(hide = true)]
     Agent(agent::Args),
     #[command(hide = true)]
@@ -46,7 +50,9 @@ impl Command {
             Self::Plan(args) => args.run(around),
             Self::Log(args) => args.run(around),
             Self::Exec(args) => args.run(around),
+            Self::Engine(args) => args.run(around),
             Self::Completions(args) => args.run(),
+            Self::Man(args) => args.run(),
             Self::Agent(args) => args.run(),
             Self::Helper(args) => args.run(),
             Self::Leash(args) => args.run(),
@@ -92,8 +98,14 @@ mod tests {
             .filter(|command| !command.is_hide_set())
         {
             let name = format!("pontoon {}", command.get_name());
-            if command.get_name() != "help" {
-                section(&mut page, &name, command);
+            if command.get_name() == "help" {
+                continue;
+            }
+            section(&mut page, &name, command);
+            for inner in command.get_subcommands_mut() {
+                if inner.get_name() != "help" {
+                    section(&mut page, &format!("{name} {}", inner.get_name()), inner);
+                }
             }
         }
         page

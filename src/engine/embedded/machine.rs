@@ -167,20 +167,30 @@ pub struct Builders {
 impl Builders {
     /// Returns the device that is a store: its mount at `/nix`, its builders and their locks.
     pub fn store_device(&self, name: &str, nix_dir: &Path) -> Device {
-        let mut mounts = vec![DeviceMount {
-            host: nix_dir.to_path_buf(),
-            container: PathBuf::from("/nix"),
-            access: DeviceAccess::ReadWrite,
-        }];
-        mounts.extend(self.locks.iter().map(|locks| DeviceMount {
-            host: locks.clone(),
-            container: PathBuf::from(USER_POOL),
-            access: DeviceAccess::ReadWrite,
-        }));
+        let mut device = Self::bind(name, nix_dir);
+        device
+            .mounts
+            .extend(self.locks.iter().map(|locks| DeviceMount {
+                host: locks.clone(),
+                container: PathBuf::from(USER_POOL),
+                access: DeviceAccess::ReadWrite,
+            }));
+        device
+            .environment
+            .push((USERS.to_owned(), self.variable.clone()));
+        device
+    }
+
+    /// Returns the device that is a store and says nothing of builders.
+    pub fn bind(name: &str, nix_dir: &Path) -> Device {
         Device {
             name: name.to_owned(),
-            mounts,
-            environment: vec![(USERS.to_owned(), self.variable.clone())],
+            mounts: vec![DeviceMount {
+                host: nix_dir.to_path_buf(),
+                container: PathBuf::from("/nix"),
+                access: DeviceAccess::ReadWrite,
+            }],
+            environment: Vec::new(),
         }
     }
 }

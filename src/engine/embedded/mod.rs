@@ -130,6 +130,20 @@ impl Engine for Embedded {
         })
     }
 
+    /// It keeps nothing that would have to go.
+    fn store_held(&mut self) -> Result<(), Error> {
+        Ok(())
+    }
+
+    fn store_let_go(&mut self) -> Result<(), Error> {
+        Ok(())
+    }
+
+    /// Its ops run programs, and nothing else.
+    fn can(&self, capability: &str) -> bool {
+        capability.starts_with("exec.")
+    }
+
     fn offer(&mut self, device: Device) -> Result<(), Error> {
         self.say(&ToHelper::Offer { device })
     }
@@ -175,7 +189,9 @@ impl Listener {
                         wire::Exit::Signal { signal } => OpExit::Signal(signal),
                         wire::Exit::NotStarted { reason } => OpExit::NotStarted { reason },
                     };
-                    tell(EngineEvent::Ended(OpEnd { nonce, how }));
+                    // What an op of this machine writes, it writes to our own stderr.
+                    let words = String::new();
+                    tell(EngineEvent::Ended(OpEnd { nonce, how, words }));
                 }
                 Ok(_) => {}
                 Err(error) => {

@@ -8,6 +8,7 @@ use serde::Serialize;
 
 use super::{View, caches, reason, wanter_name, word};
 use crate::nix::StorePath;
+use crate::pipeline::{Root, StoreView};
 use crate::plan::graph::{Input, Node};
 use crate::plan::{NodeIndex, Wanter, effects};
 
@@ -98,6 +99,8 @@ struct EffectDocument<'a> {
     after: &'a BTreeSet<String>,
     needs: Vec<InputDocument<'a>>,
     sources: Vec<String>,
+    root: &'a Root,
+    store: StoreView,
 }
 
 impl<'a> Document<'a> {
@@ -229,5 +232,7 @@ fn effect<'a>(view: &View<'a>, effect: &'a effects::Effect) -> EffectDocument<'a
             })
             .collect(),
         sources: effect.sources.iter().map(ToString::to_string).collect(),
+        root: &effect.root,
+        store: effect.store,
     }
 }

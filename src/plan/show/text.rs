@@ -4,6 +4,7 @@ use std::fmt::Write as _;
 
 use super::{Detail, View, caches, reason, word};
 use crate::nix::StorePath;
+use crate::pipeline::{Root, StoreView};
 use crate::plan::{Decision, NodeIndex, effects};
 
 /// How many lines of a list a summary has.
@@ -121,6 +122,12 @@ fn effect(effect: &effects::Effect) -> String {
             "; after: {}",
             list(effect.after.iter().map(|name| &**name).collect())
         );
+    }
+    if effect.root != Root::Empty {
+        let _ = write!(line, "; root: {}", effect.root);
+    }
+    if effect.store == StoreView::Whole {
+        line.push_str("; store: whole");
     }
     line
 }
