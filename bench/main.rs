@@ -11,6 +11,7 @@
 //! |---|---|---|
 //! | `PONTOON_BENCH_ROUNDS` | 5 | rounds of every row |
 //! | `PONTOON_BENCH_SIZE` | 100 | derivations to build |
+//! | `PONTOON_BENCH_BOOTSTRAP` | 3 | rounds of the bootstrap, which compiles; 0 leaves it out |
 //! | `PONTOON_BENCH_GRAPH` | 27773 | derivations to plan and to import; 0 leaves both out |
 #![expect(
     clippy::print_stdout,
@@ -23,6 +24,7 @@ mod nixpkgs;
 mod side;
 
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::time::SystemTime;
 
 use fs_err as fs;
@@ -54,6 +56,10 @@ fn main() {
         rows.extend(build(&place, shape, size, rounds));
     }
     rows.push(evaluate_and_build(&place, size, rounds));
+    let compiled = setting("PONTOON_BENCH_BOOTSTRAP", 3);
+    if compiled > 0 {
+        rows.push(bootstrap(&place, compiled));
+    }
     let nodes = setting("PONTOON_BENCH_GRAPH", 27_773);
     if nodes > 0 {
         rows.extend(plan_and_import(&place, nodes, rounds));
@@ -110,6 +116,31 @@ fn evaluate_and_build(place: &Place, size: usize, rounds: usize) -> Row {
             remove(&store);
         }
         eprintln!("evaluation: round {} of {rounds}", round + 1);
+    }
+    row
+}
+
+/// Real packages: a hundred derivations from Debian's packages and sources to programs that ran.
+fn bootstrap(place: &Place, rounds: usize) -> Row {
+    let source = concat!(env!("CARGO_MANIFEST_DIR"), "/integration/bootstrap");
+    let fetched = Command::new(format!("{source}/seed.sh"))
+        .output()
+        .expect("the script starts");
+    let said = String::from_utf8_lossy(&fetched.stderr);
+    assert!(fetched.status.success(), "seed.sh failed:\n{said}");
+    let seed = String::from_utf8_lossy(&fetched.stdout);
+    let text = format!("(import {source} {{ seed = {}; }}).all\n", seed.trim());
+    let file = place.dir.join("bootstrap.nix");
+    fs::write(&file, text).expect("the directory is ours");
+    let mut row = Row::new("bootstrap, all of it".to_owned());
+    for round in 0..rounds {
+        for side in sides(round) {
+            let store = place.dir.join("store");
+            row.side(side)
+                .push(place.time(side, Task::File(&file), &store));
+            remove(&store);
+        }
+        eprintln!("bootstrap: round {} of {rounds}", round + 1);
     }
     row
 }

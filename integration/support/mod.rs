@@ -8,6 +8,7 @@
 //! | a command to be signalled, or waited for | [`Running`], [`until`] |
 //! | real Nix on a chroot store, and the executable on the same | [`Nix`], [`Nix::pontoon`] |
 //! | a real daemon of some [`Kind`], and its store as it lies on disk | [`Daemon`] |
+//! | one that is the engine, and something in its builders' `/bin` | [`Scene`] |
 //! | a registry that it can reach, and a small image | [`Registry`], [`Image`] |
 //! | another version of Nix | [`Release`] |
 //! | a derivation that builds until it is let go | [`Held`] |
@@ -28,6 +29,7 @@ mod process;
 mod random;
 mod release;
 mod rows;
+mod scene;
 mod user;
 
 pub(crate) use daemon::{Daemon, Image, Kind, Registry, USER, processes_with};
@@ -39,4 +41,5 @@ pub(crate) use process::{Ran, Running, run, until};
 pub(crate) use random::{Seed, count};
 pub(crate) use release::Release;
 pub(crate) use rows::{Row, assert_same, rows};
+pub(crate) use scene::Scene;
 pub(crate) use user::User;

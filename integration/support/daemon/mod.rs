@@ -48,6 +48,8 @@ pub(crate) enum Kind {
 }
 
 impl Kind {
+    /// Those without a grant, each with a default network.
+    pub(crate) const PLAIN: [Self; 3] = [Self::BuildKit, Self::Docker20, Self::Docker29];
     /// Those that grant what the strong shape needs.
     pub(crate) const STRONG: [Self; 2] = [Self::BuildKitStrong, Self::Docker29Strong];
 
@@ -99,8 +101,20 @@ impl<'p> Daemon<'p> {
     /// Starts one whose configuration has these settings too (a dockerd's `daemon.json`), or these
     /// lines (a text, for `buildkitd.toml`).
     pub(crate) fn configured(kind: Kind, place: &'p Place, settings: &Value) -> Self {
+        Self::on(kind, place, settings, "")
+    }
+
+    /// Starts one whose disk has so many megabytes.
+    pub(crate) fn on_a_small_disk(kind: Kind, place: &'p Place, megabytes: usize) -> Self {
+        let options = format!("size={megabytes}m,mode=711");
+        Self::on(kind, place, &json!({}), &options)
+    }
+
+    /// Its disk is the place's, or in memory with the options of a mount.
+    fn on(kind: Kind, place: &'p Place, settings: &Value, disk: &str) -> Self {
         let directory = place.at("daemon");
         fs::create_dir_all(directory.join("tmp")).unwrap();
+        fs::create_dir_all(directory.join("root")).unwrap();
         if (kind.is_strong() || kind == Kind::BuildKitDevice) && !directory.join("cdi").exists() {
             write_device(place, Users::Own);
         }
@@ -109,7 +123,7 @@ impl<'p> Daemon<'p> {
         } else {
             buildkit::configure(kind, &directory, settings.as_str().unwrap_or_default());
         }
-        let holder = hold(kind, place);
+        let holder = hold(kind, place, disk);
         let child = launch(kind, place, &directory, &holder);
         let daemon = Self {
             place,
@@ -239,13 +253,19 @@ impl<'p> Daemon<'p> {
         } else {
             ("root/runc-overlayfs/snapshots/snapshots", "fs")
         };
-        let stores: Vec<PathBuf> = fs::read_dir(self.directory.join(snapshots))
+        let stores: Vec<PathBuf> = fs::read_dir(self.seen(&self.directory.join(snapshots)))
             .unwrap()
             .map(|entry| entry.unwrap().path().join(below))
             .filter(|directory| directory.join("pontoon/identity").exists())
             .collect();
         assert_eq!(stores.len(), 1, "{stores:?}");
         stores.into_iter().next().expect("it has one")
+    }
+
+    /// A path of the daemon's, which may lie on a disk that it alone sees.
+    pub(crate) fn seen(&self, path: &Path) -> PathBuf {
+        let root = format!("/proc/{}/root{}", self.holder.id(), path.display());
+        PathBuf::from(root)
     }
 
     /// A store's root whose `nix` is the daemon's store: enough to read rows and files.
@@ -264,10 +284,14 @@ impl<'p> Daemon<'p> {
         let nix = nix.on(&root);
         let check = nix.command("nix-store", &["--verify", "--check-contents"]);
         let script = "mount --bind \"$1\" \"$2\" && shift 2 && exec \"$@\"";
-        let mut command = self.place.command("unshare");
+        let seen = self.nix_dir();
+        let holder = self.seen(Path::new("/"));
+        let theirs = seen.strip_prefix(holder).unwrap_or(&seen);
+        let mut command = self.place.command("nsenter");
         command
-            .args(["--mount", "sh", "-ec", script, "sh"])
-            .arg(self.nix_dir())
+            .args(["--target", &self.holder.id().to_string(), "--mount", "--"])
+            .args(["unshare", "--mount", "sh", "-ec", script, "sh"])
+            .arg(Path::new("/").join(theirs))
             .arg(root.join("nix"))
             .arg(check.get_program())
             .args(check.get_args())
@@ -341,17 +365,19 @@ fn write_device(place: &Place, users: Users) {
 }
 
 /// Starts the process that holds the daemon's namespaces.
-fn hold(kind: Kind, place: &Place) -> Child {
+fn hold(kind: Kind, place: &Place, disk: &str) -> Child {
     let ready = place.at("daemon/held");
     let mut command = place.command("unshare");
     command.args(["--mount", "--propagation", "private"]);
-    let script = if kind.is_docker() {
+    if kind.is_docker() {
         command.arg("--net");
-        "ip link set lo up; touch \"$0\"; exec sleep infinity"
-    } else {
-        "touch \"$0\"; exec sleep infinity"
-    };
-    command.args(["sh", "-ec", script]).arg(&ready);
+    }
+    // The loopback device of the machine is up.
+    let script = "ip link set lo up; \
+                  test -z \"$1\" || mount -t tmpfs -o \"$1\" disk \"$2\"; \
+                  touch \"$0\"; exec sleep infinity";
+    command.args(["sh", "-ec", script]).arg(&ready).arg(disk);
+    command.arg(place.at("daemon/root"));
     let holder = command.stdin(Stdio::null()).spawn().unwrap();
     until("the namespaces are there", || ready.exists());
     holder
