@@ -158,7 +158,6 @@ fn ops_end_one_by_one(kind: Kind) {
         tokio::select! {
             ended = &mut sibling => panic!("{ended:?}"),
             took = until("the killed one is gone", || !runs(&killed)) => {
-                eprintln!("{kind:?}: a killed op was gone in {took:?}");
                 assert!(took < Duration::from_secs(3), "{took:?}");
             }
         }
