@@ -178,6 +178,11 @@ fn ops_end_one_by_one(kind: Kind) {
         let (got, whole) = (failed.message.len(), long_words.len());
         assert!(got > whole, "{got} of {whole} bytes arrived");
 
+        tokio::select! {
+            ended = &mut sibling => panic!("{ended:?}"),
+            () = files_are_read(job, &killed) => {}
+        }
+
         // The job's end is that of all its ops.
         drop(sibling);
         until("nothing is left", || !runs(&other)).await;
@@ -189,6 +194,24 @@ fn ops_end_one_by_one(kind: Kind) {
         let refused = refused.await.unwrap_err();
         assert!(refused.message.contains("security.insecure"), "{refused}");
     });
+}
+
+/// Reads a file of an op's root: all of it, a part, what there is of a part; and one that is not
+/// there.
+async fn files_are_read(job: &Job, marker: &str) {
+    let solved = job.solve(op("echo hello > /greeting", marker)).await;
+    let root = solved.unwrap().reference.unwrap();
+    for (part, expected) in [
+        (None, "hello\n"),
+        (Some(1..4), "ell"),
+        (Some(4..100), "o\n"),
+    ] {
+        let read = job.read_file(&root, "/greeting", part).await;
+        assert_eq!(read.unwrap(), expected.as_bytes());
+    }
+    let missing = job.read_file(&root, "/farewell", None).await.unwrap_err();
+    assert_eq!(missing.kind, buildkit::Kind::Other, "{missing}");
+    assert!(missing.message.contains("farewell"), "{missing}");
 }
 
 #[test]

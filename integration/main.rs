@@ -14,6 +14,7 @@ mod collector;
 mod commands;
 mod concurrency;
 mod conformance;
+mod containers;
 mod daemon_kills;
 mod daemons;
 mod demo;

@@ -12,6 +12,7 @@ pub mod args;
 pub mod asking;
 pub mod collector;
 pub mod commands;
+pub mod container;
 pub mod engine;
 pub mod enter;
 pub mod error;

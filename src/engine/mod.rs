@@ -7,6 +7,7 @@
 pub mod buildkit;
 pub mod device;
 pub mod embedded;
+pub mod enter;
 pub mod lower;
 pub mod offer;
 pub mod root;

@@ -37,7 +37,7 @@ use std::time::Duration;
 
 use course::Course;
 pub use engine::EngineChoice;
-pub use house::with_store;
+pub use house::{with_closure, with_store};
 pub use ops::ops;
 pub use outcome::exit_code;
 use replan::{Ran, Rounds};
