@@ -3,10 +3,11 @@
 use std::error::Error;
 
 /// The services of a daemon, and those it asks of its client.
-const SERVICES: [&str; 7] = [
+const SERVICES: [&str; 8] = [
     "proto/control.proto",
     "proto/filesync.proto",
     "proto/fsutil.proto",
+    "proto/gateway.proto",
     "proto/health.proto",
     "proto/secrets.proto",
     "proto/ssh.proto",

@@ -394,6 +394,6 @@ fn what_a_daemon_cannot_do_is_said_by_name() {
     let address = format!("unix://{}", socket.display());
     build(&address, &["--sandbox-paths", ""])
         .code(7)
-        .says("is not a BuildKit daemon");
+        .says("is not a buildkitd: it says `220 mail.example.org ESMTP`");
     stranger.join().unwrap();
 }

@@ -65,7 +65,7 @@ impl Bench {
     fn end(&self) -> OpEnd {
         match self.events.recv_timeout(Duration::from_secs(20)).unwrap() {
             EngineEvent::Ended(end) => end,
-            EngineEvent::Gone { reason } => panic!("the engine is gone: {reason}"),
+            other => panic!("not the end of an op: {other:?}"),
         }
     }
 }

@@ -1,12 +1,29 @@
-//! Where a daemon is.
+//! Where a daemon is, and which kind of daemon it is.
 
 use std::fmt;
 use std::path::PathBuf;
-use std::str::FromStr;
 
-/// Where a daemon listens.
+/// A daemon's address.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Address {
+pub struct Address {
+    /// What is to listen there.
+    pub service: Service,
+    /// Where.
+    pub socket: Socket,
+}
+
+/// The two kinds of daemon that have `BuildKit` in them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Service {
+    /// `buildkitd`: gRPC from the first byte.
+    BuildKitd,
+    /// `dockerd`: HTTP, with gRPC behind an upgrade, or beside it in newer ones.
+    Dockerd,
+}
+
+/// Where something listens.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Socket {
     /// A Unix socket.
     Unix(PathBuf),
     /// A TCP port, without TLS: `host:port`.
@@ -14,9 +31,45 @@ pub enum Address {
 }
 
 impl Address {
-    /// The socket a daemon of root listens on if it is told nothing else.
+    /// The socket a `buildkitd` of root listens on if it is told nothing else.
     pub fn usual() -> Self {
-        Self::Unix(PathBuf::from("/run/buildkit/buildkitd.sock"))
+        Self {
+            service: Service::BuildKitd,
+            socket: Socket::Unix(PathBuf::from("/run/buildkit/buildkitd.sock")),
+        }
+    }
+
+    /// The socket a `dockerd` listens on if it is told nothing else.
+    pub fn usual_dockerd() -> Self {
+        Self {
+            service: Service::Dockerd,
+            socket: Socket::Unix(PathBuf::from("/var/run/docker.sock")),
+        }
+    }
+
+    /// Reads what users write.
+    ///
+    /// # Errors
+    ///
+    /// The text names nothing that can be reached.
+    pub fn parse(service: Service, text: &str) -> Result<Self, Error> {
+        let own = || text.to_owned();
+        let socket = if let Some(path) = text.strip_prefix("unix://") {
+            if !path.starts_with('/') {
+                return Err(Error::Socket { text: own() });
+            }
+            Socket::Unix(PathBuf::from(path))
+        } else {
+            let place = text.strip_prefix("tcp://");
+            let place = place.ok_or_else(|| Error::Scheme { text: own() })?;
+            match place.rsplit_once(':') {
+                Some((host, port)) if !host.is_empty() && port.parse::<u16>().is_ok() => {
+                    Socket::Tcp(place.to_owned())
+                }
+                _ => return Err(Error::Port { text: own() }),
+            }
+        };
+        Ok(Self { service, socket })
     }
 }
 
@@ -43,36 +96,21 @@ pub enum Error {
     },
 }
 
-impl FromStr for Address {
-    type Err = Error;
-
-    fn from_str(text: &str) -> Result<Self, Error> {
-        let own = || text.to_owned();
-        if let Some(path) = text.strip_prefix("unix://") {
-            return if path.starts_with('/') {
-                Ok(Self::Unix(PathBuf::from(path)))
-            } else {
-                Err(Error::Socket { text: own() })
-            };
-        }
-        let Some(place) = text.strip_prefix("tcp://") else {
-            return Err(Error::Scheme { text: own() });
-        };
-        match place.rsplit_once(':') {
-            Some((host, port)) if !host.is_empty() && port.parse::<u16>().is_ok() => {
-                Ok(Self::Tcp(place.to_owned()))
-            }
-            _ => Err(Error::Port { text: own() }),
+impl fmt::Display for Address {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.socket {
+            Socket::Unix(path) => write!(f, "unix://{}", path.display()),
+            Socket::Tcp(place) => write!(f, "tcp://{place}"),
         }
     }
 }
 
-impl fmt::Display for Address {
+impl fmt::Display for Service {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Unix(path) => write!(f, "unix://{}", path.display()),
-            Self::Tcp(place) => write!(f, "tcp://{place}"),
-        }
+        f.write_str(match self {
+            Self::BuildKitd => "buildkitd",
+            Self::Dockerd => "dockerd",
+        })
     }
 }
 
@@ -83,7 +121,8 @@ mod tests {
     #[test]
     fn an_address_is_written_as_it_is_read() {
         for text in ["unix:///run/b.sock", "tcp://[::1]:1234", "tcp://host:1"] {
-            assert_eq!(text.parse::<Address>().unwrap().to_string(), text);
+            let address = Address::parse(Service::Dockerd, text).unwrap();
+            assert_eq!(address.to_string(), text);
         }
     }
 
@@ -100,7 +139,8 @@ mod tests {
             "docker-container://b",
             "ssh://host",
         ] {
-            assert!(text.parse::<Address>().is_err(), "{text}");
+            let parsed = Address::parse(Service::BuildKitd, text);
+            assert!(parsed.is_err(), "{text}");
         }
     }
 }

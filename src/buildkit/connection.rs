@@ -1,5 +1,6 @@
 //! One connection to a daemon. A session lives and dies with it, so it is never made anew.
 
+use std::future::Future;
 use std::io;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -9,17 +10,19 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpStream, UnixStream};
 use tonic::transport::{Channel, Endpoint};
 
-use super::{Address, WINDOW};
+use super::address::{Address, Service, Socket};
+use super::overheard::{Overheard, Speech};
+use super::{WINDOW, dockerd};
 
-/// How long a daemon may take to accept a connection.
-const PATIENCE: Duration = Duration::from_secs(10);
+/// How long a daemon may take for each step of becoming known.
+pub(super) const PATIENCE: Duration = Duration::from_secs(10);
 /// A long error comes in a header: with the usual 16 KiB it would be lost (spec rule 9).
 const HEADERS: u32 = 16 << 20;
 
-/// No connection.
+/// No connection, or none of use.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// Nobody answers there.
+    /// Nobody is there, or nobody who lets us in.
     #[error("cannot connect to `{address}`")]
     Dial {
         /// Where.
@@ -28,15 +31,100 @@ pub enum Error {
         #[source]
         source: io::Error,
     },
-    /// Somebody answers, but no HTTP/2 comes about.
-    #[error("what listens at `{address}` is not a BuildKit daemon: no HTTP/2 comes about")]
-    Speak {
+    /// Somebody else is there.
+    #[error("what listens at `{address}` is not a {}: {what}", address.service)]
+    Stranger {
         /// Where.
         address: Address,
-        /// Why.
-        #[source]
-        source: tonic::transport::Error,
+        /// Who it is instead.
+        what: Stranger,
     },
+    /// Somebody is there, and nothing comes.
+    #[error("what listens at `{address}` does not answer within {} s", PATIENCE.as_secs())]
+    Silent {
+        /// Where.
+        address: Address,
+    },
+    /// It is a daemon, and says no.
+    #[error("the daemon at `{address}` refuses: {reason}")]
+    Refused {
+        /// Where.
+        address: Address,
+        /// In its own words.
+        reason: String,
+    },
+    /// It is a daemon that lacks what every op needs.
+    #[error("the daemon at `{address}` ({version}) is too old: it does not know {}", lacks.join(", "))]
+    TooOld {
+        /// Where.
+        address: Address,
+        /// What it says of itself.
+        version: String,
+        /// The capabilities, by `BuildKit`'s names.
+        lacks: Vec<String>,
+    },
+}
+
+/// Who listens instead of the daemon that was expected.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Stranger {
+    /// A dockerd, by what it says of itself.
+    #[error("it is a dockerd (`{0}`)")]
+    Dockerd(String),
+    /// Podman, which has no `BuildKit` in it.
+    #[error("it is podman (`{0}`), which has no BuildKit")]
+    Podman(String),
+    /// A dockerd that lets nobody in to its `BuildKit`.
+    #[error("`{server}` answers `POST /grpc` with {status}")]
+    NoUpgrade {
+        /// By what it says of itself.
+        server: String,
+        /// Its answer.
+        status: http::StatusCode,
+    },
+    /// Something with gRPC, probably a `buildkitd`.
+    #[error("it speaks HTTP/2 alone, as a buildkitd does")]
+    Http2,
+    /// A web server.
+    #[error("it is a web server")]
+    Http,
+    /// Something that wants TLS.
+    #[error("it speaks TLS, which pontoon does not")]
+    Tls,
+    /// A gRPC server without `BuildKit`.
+    #[error("it has no BuildKit ({0})")]
+    NoControl(String),
+    /// Something that says this first.
+    #[error("it says `{0}`")]
+    Words(String),
+    /// Something that ends the connection.
+    #[error("it ends the connection without a word")]
+    Mute,
+    /// Anything else.
+    #[error("it speaks a protocol of its own")]
+    Unknown,
+}
+
+impl Stranger {
+    fn of(speech: Speech) -> Self {
+        match speech {
+            Speech::Nothing => Self::Mute,
+            Speech::Http => Self::Http,
+            Speech::Http2 => Self::Http2,
+            Speech::Tls => Self::Tls,
+            Speech::Words(words) => Self::Words(words),
+            Speech::Bytes => Self::Unknown,
+        }
+    }
+}
+
+/// A connection with gRPC on it.
+#[derive(Debug)]
+pub(super) struct Connection {
+    pub(super) channel: Channel,
+    /// What a dockerd says of itself.
+    pub(super) dockerd: Option<dockerd::Pong>,
+    heard: Overheard,
 }
 
 /// A byte stream of either kind.
@@ -44,19 +132,20 @@ trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
 
 impl<S: AsyncRead + AsyncWrite + Send + Unpin> Stream for S {}
 
-/// Connects.
+/// Connects. That HTTP/2 comes about shows with the first call only.
 ///
 /// # Errors
 ///
 /// [`Error`].
-pub async fn connect(address: &Address) -> Result<Channel, Error> {
-    let dialled = tokio::time::timeout(PATIENCE, dial(address)).await;
-    let stream = dialled
-        .unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
-        .map_err(|source| Error::Dial {
-            address: address.clone(),
-            source,
-        })?;
+pub(super) async fn connect(address: &Address) -> Result<Connection, Error> {
+    let heard = Overheard::default();
+    let (stream, dockerd): (Box<dyn Stream>, _) = match address.service {
+        Service::BuildKitd => (Box::new(dial(address, &heard).await?), None),
+        Service::Dockerd => {
+            let (stream, pong) = enter(address, &heard).await?;
+            (stream, Some(pong))
+        }
+    };
     let once = Arc::new(Mutex::new(Some(stream)));
     let connector = tower::service_fn(move |_| {
         let stream = once.lock().unwrap_or_else(PoisonError::into_inner).take();
@@ -70,20 +159,104 @@ pub async fn connect(address: &Address) -> Result<Channel, Error> {
         .http2_max_header_list_size(HEADERS)
         .initial_connection_window_size(WINDOW)
         .initial_stream_window_size(WINDOW);
-    let connected = endpoint.connect_with_connector(connector).await;
-    connected.map_err(|source| Error::Speak {
-        address: address.clone(),
-        source,
-    })
+    let connected = endpoint.connect_with_connector(connector);
+    match in_time(address, connected).await? {
+        Ok(channel) => Ok(Connection {
+            channel,
+            dockerd,
+            heard,
+        }),
+        Err(_) => Err(stranger(address, Stranger::of(heard.speech()))),
+    }
 }
 
-async fn dial(address: &Address) -> io::Result<Box<dyn Stream>> {
-    match address {
-        Address::Unix(path) => Ok(Box::new(UnixStream::connect(path).await?)),
-        Address::Tcp(place) => {
-            let stream = TcpStream::connect(place).await?;
-            stream.set_nodelay(true)?;
-            Ok(Box::new(stream))
+impl Connection {
+    /// Says who it is on whose connection the first call failed without an answer.
+    pub(super) async fn unmask(&self, address: &Address) -> Error {
+        let what = match self.heard.speech() {
+            Speech::Http if address.service == Service::BuildKitd => match ask(address).await {
+                Some(pong) if pong.is_podman() => Stranger::Podman(pong.server),
+                Some(pong) => Stranger::Dockerd(pong.server),
+                None => Stranger::Http,
+            },
+            // It began well.
+            Speech::Http2 => Stranger::Unknown,
+            other => Stranger::of(other),
+        };
+        stranger(address, what)
+    }
+}
+
+/// Finds the way to the `BuildKit` of a dockerd.
+async fn enter(
+    address: &Address,
+    heard: &Overheard,
+) -> Result<(Box<dyn Stream>, dockerd::Pong), Error> {
+    let failed = |_| stranger(address, Stranger::of(heard.speech()));
+    let asked = dockerd::ping(dial(address, heard).await?);
+    let pong = in_time(address, asked).await?.map_err(failed)?;
+    let pong = pong.ok_or_else(|| stranger(address, Stranger::of(heard.speech())))?;
+    if pong.is_podman() {
+        return Err(stranger(address, Stranger::Podman(pong.server)));
+    }
+    let stream = dial(address, heard).await?;
+    if pong.is_direct() {
+        return Ok((Box::new(stream), pong));
+    }
+    let asked = dockerd::upgrade(stream);
+    match in_time(address, asked).await?.map_err(failed)? {
+        Ok(stream) => Ok((Box::new(stream), pong)),
+        Err(status) => {
+            let server = pong.server;
+            Err(stranger(address, Stranger::NoUpgrade { server, status }))
         }
+    }
+}
+
+/// Asks whether it is a dockerd that listens; whatever else is the matter is none of our business.
+async fn ask(address: &Address) -> Option<dockerd::Pong> {
+    let stream = dial(address, &Overheard::default()).await.ok()?;
+    in_time(address, dockerd::ping(stream)).await.ok()?.ok()?
+}
+
+async fn dial(
+    address: &Address,
+    heard: &Overheard,
+) -> Result<super::overheard::Tapped<Box<dyn Stream>>, Error> {
+    let dialled = async {
+        let stream: Box<dyn Stream> = match &address.socket {
+            Socket::Unix(path) => Box::new(UnixStream::connect(path).await?),
+            Socket::Tcp(place) => {
+                let stream = TcpStream::connect(place).await?;
+                stream.set_nodelay(true)?;
+                Box::new(stream)
+            }
+        };
+        Ok(stream)
+    };
+    let stream = in_time(address, dialled).await?;
+    let stream = stream.map_err(|source| Error::Dial {
+        address: address.clone(),
+        source,
+    })?;
+    Ok(heard.on(stream))
+}
+
+/// Waits for a step of becoming known, as long as there is patience.
+pub(super) async fn in_time<T>(
+    address: &Address,
+    step: impl Future<Output = T>,
+) -> Result<T, Error> {
+    tokio::time::timeout(PATIENCE, step)
+        .await
+        .map_err(|_| Error::Silent {
+            address: address.clone(),
+        })
+}
+
+pub(super) fn stranger(address: &Address, what: Stranger) -> Error {
+    Error::Stranger {
+        address: address.clone(),
+        what,
     }
 }

@@ -1,47 +1,28 @@
 //! What a daemon is asked: who it is, and to solve.
 
-use std::time::Duration;
+use std::error::Error as _;
 
 use prost::bytes::Bytes;
 use tonic::Code;
 use tonic::transport::Channel;
 
+use super::connection::{self, Error};
 use super::errors::SolveError;
 use super::protocol::moby::buildkit::v1::control_client::ControlClient;
 use super::protocol::moby::buildkit::v1::{InfoRequest, SolveRequest};
-use super::{Address, MAX_DECODED, MAX_ENCODED, connection};
-
-/// How long a daemon may take to say who it is.
-const PATIENCE: Duration = Duration::from_secs(20);
+use super::{AROUND, Address, MAX_DECODED, MAX_ENCODED, OLD_MAX_ENCODED};
 
 /// A daemon that answers.
 #[derive(Debug, Clone)]
 pub struct Daemon {
     pub(super) client: ControlClient<Channel>,
-    /// Its version; daemons before 0.11 do not tell.
+    pub(super) channel: Channel,
+    /// The version of `BuildKit`; before 0.11 it does not tell.
     pub version: Option<String>,
-}
-
-/// No daemon.
-#[derive(Debug, thiserror::Error)]
-pub enum Error {
-    /// No connection.
-    #[error(transparent)]
-    Connection(#[from] connection::Error),
-    /// A connection, but to something else.
-    #[error("what listens at `{address}` is not a BuildKit daemon: {reason}")]
-    Stranger {
-        /// Where.
-        address: Address,
-        /// What it said instead.
-        reason: String,
-    },
-    /// A connection on which nothing comes.
-    #[error("the daemon at `{address}` does not answer")]
-    Silent {
-        /// Where.
-        address: Address,
-    },
+    /// What a dockerd says of itself, as `Docker/20.10.24 (linux)`.
+    pub server: Option<String>,
+    /// The newest API a dockerd speaks.
+    pub api: Option<(u32, u32)>,
 }
 
 /// What is to be solved.
@@ -64,27 +45,59 @@ impl Daemon {
     ///
     /// [`Error`].
     pub async fn connect(address: &Address) -> Result<Self, Error> {
-        let channel = connection::connect(address).await?;
-        let mut client = ControlClient::new(channel)
+        let connection = connection::connect(address).await?;
+        let client = ControlClient::new(connection.channel.clone())
             .max_decoding_message_size(MAX_DECODED)
             .max_encoding_message_size(MAX_ENCODED);
-        let asked = tokio::time::timeout(PATIENCE, client.info(InfoRequest {})).await;
-        let version = match asked {
-            Ok(Ok(answer)) => answer.into_inner().buildkit_version.map(|v| v.version),
-            Ok(Err(status)) if status.code() == Code::Unimplemented && !is_html(&status) => None,
-            Ok(Err(status)) => {
-                return Err(Error::Stranger {
+        let mut asking = client.clone();
+        let asked = asking.info(InfoRequest {});
+        let version = match connection::in_time(address, asked).await? {
+            Ok(answer) => answer.into_inner().buildkit_version.map(|v| v.version),
+            Err(status) if is_html(&status) => {
+                return Err(connection.unmask(address).await);
+            }
+            // Daemons before 0.11 do not tell.
+            Err(status) if status.code() == Code::Unimplemented => None,
+            // No answer, but the end of the connection.
+            Err(status) if status.source().is_some() => {
+                return Err(connection.unmask(address).await);
+            }
+            Err(status) => {
+                return Err(Error::Refused {
                     address: address.clone(),
                     reason: super::errors::chain(&status),
                 });
             }
-            Err(_) => {
-                return Err(Error::Silent {
-                    address: address.clone(),
-                });
-            }
         };
-        Ok(Self { client, version })
+        Ok(Self {
+            client,
+            channel: connection.channel,
+            version,
+            api: connection.dockerd.as_ref().map(|pong| pong.api),
+            server: connection.dockerd.map(|pong| pong.server),
+        })
+    }
+
+    /// What it says of itself, in one line.
+    pub fn describe(&self) -> String {
+        match (&self.server, &self.version) {
+            (Some(server), Some(version)) => format!("{server}, BuildKit {version}"),
+            (Some(server), None) => server.clone(),
+            (None, Some(version)) => format!("BuildKit {version}"),
+            (None, None) => "a BuildKit that does not say its version".to_owned(),
+        }
+    }
+
+    /// The largest message it takes, with room for what is around a definition (spec §1.7).
+    pub fn limit(&self) -> usize {
+        let release = self.version.as_deref().and_then(release);
+        let large = match self.api {
+            // Docker 27.2.
+            Some(api) => api >= (1, 47),
+            None => release.is_some_and(|release| release >= (0, 14)),
+        };
+        let limit = if large { MAX_ENCODED } else { OLD_MAX_ENCODED };
+        limit - AROUND
     }
 
     /// Solves a definition; done when every op of it is. To drop the future cancels it, and the
@@ -106,7 +119,13 @@ impl Daemon {
     }
 }
 
-/// A web server's answer of 404 becomes "unimplemented" too.
+/// The first two numbers of `v0.32.2`, whatever is around them.
+fn release(version: &str) -> Option<(u32, u32)> {
+    let mut numbers = version.trim_start_matches('v').split('.');
+    Some((numbers.next()?.parse().ok()?, numbers.next()?.parse().ok()?))
+}
+
+/// A web server's answer becomes a status too.
 fn is_html(status: &tonic::Status) -> bool {
     status.message().contains("HTTP status code")
 }

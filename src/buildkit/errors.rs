@@ -37,6 +37,15 @@ pub enum Kind {
 }
 
 impl SolveError {
+    /// An end of which nothing is known.
+    pub fn gone() -> Self {
+        Self {
+            message: "the daemon is gone".to_owned(),
+            kind: Kind::Gone,
+            vertex: None,
+        }
+    }
+
     /// Reads a status.
     pub fn of(status: &Status) -> Self {
         let details = Details::decode(status.details()).unwrap_or_default();

@@ -2,39 +2,51 @@
 //!
 //! | file | what |
 //! |---|---|
-//! | [`address`] | where a daemon is: `unix://` and plain `tcp://` |
-//! | [`connection`] | one HTTP/2 connection to it, made once |
+//! | [`address`] | where a daemon is, and which kind: `buildkitd` or `dockerd` |
+//! | [`connection`] | one HTTP/2 connection to it, made once; who it is that listens instead |
+//! | [`dockerd`] | the way to the `BuildKit` in a dockerd |
+//! | [`overheard`] | what a peer said first |
 //! | [`control`] | its version; solving a definition |
 //! | [`workers`], [`records`] | what it says of itself; what is in its cache, and removing some |
+//! | [`gateway`] | a job whose ops are solved one by one |
+//! | [`progress`] | what the ops of a job write, and how far they are |
 //! | [`session`] | the tunnel on which the daemon is the client and we serve |
 //! | [`ssh`], [`secrets`], [`filesync`] | what we serve there: byte streams, secrets, one file |
 //! | [`errors`] | what a failed solve says, decoded |
 //!
 //! It knows LLB as bytes, and nothing of Nix or of ops. Everything is asynchronous and runs on
 //! whatever runtime polls it; [`crate::engine::buildkit`] has the only one.
-//! Left out so far: gateway jobs, progress (`Status`), registry credentials, TLS, dockerd's
-//! upgrade.
+//! Left out so far: registry credentials, TLS.
 
 pub mod address;
 pub mod connection;
 pub mod control;
+pub mod dockerd;
 pub mod errors;
 pub mod filesync;
+pub mod gateway;
+pub mod overheard;
+pub mod progress;
 pub mod records;
 pub mod secrets;
 pub mod session;
 pub mod ssh;
 pub mod workers;
 
-pub use address::Address;
+pub use address::{Address, Service};
 pub use control::Daemon;
 pub use errors::{Kind, SolveError};
+pub use gateway::Job;
 pub use session::{Services, Session};
 
 /// The largest message taken from a daemon (spec rule 9).
 const MAX_DECODED: usize = 64 << 20;
 /// The largest message a daemon takes.
 const MAX_ENCODED: usize = 16 << 20;
+/// The largest message an older daemon takes.
+const OLD_MAX_ENCODED: usize = 4 << 20;
+/// What a request may have around its definition.
+const AROUND: usize = 4 << 10;
 /// How much may be on its way on one stream, and on a connection.
 const WINDOW: u32 = 4 << 20;
 

@@ -90,11 +90,12 @@ pub struct Stores {
 #[derive(Debug, Clone, Default, Args)]
 #[command(next_help_heading = "Where")]
 pub struct Engine {
-    /// What runs the builds: `embedded` (this machine), or `buildkit` (a BuildKit daemon)
+    /// What runs the builds: `embedded` (this machine), `buildkit` or `docker` (a daemon)
     ///
     /// Else `PONTOON_ENGINE`; else `buildkit` where `BUILDKIT_HOST` is set. The daemon is the one
     /// `BUILDKIT_HOST` names (`unix:///PATH` or `tcp://HOST:PORT`), else the one at
-    /// `unix:///run/buildkit/buildkitd.sock`. Its store is a cache mount of its own: `--store` then
+    /// `unix:///run/buildkit/buildkitd.sock`; with `docker` the one `DOCKER_HOST` names, else the
+    /// one at `unix:///var/run/docker.sock`. Its store is a cache mount of its own: `--store` then
     /// only says where nix evaluates.
     #[arg(long, value_name = "ENGINE")]
     pub engine: Option<String>,

@@ -6,6 +6,8 @@
 //! | `buildkit` | `BUILDKIT_HOST` is set |
 //! | `embedded` | what is left |
 //!
+//! `DOCKER_HOST` says where a dockerd is, and chooses nothing.
+//!
 //! Deciding is pure: nobody is called.
 
 use std::fmt;
@@ -13,7 +15,7 @@ use std::fmt;
 use super::args::{self, Shape};
 use super::error::{Error, Kind};
 use super::surroundings::Surroundings;
-use crate::buildkit::Address;
+use crate::buildkit::address::{Address, Service};
 use crate::report::Logs;
 use crate::run::EngineChoice;
 
@@ -55,7 +57,9 @@ impl Engine {
     pub fn logs(&self) -> Logs {
         match self {
             Self::Embedded { .. } => Logs::Here,
-            Self::BuildKit { .. } => Logs::WithDaemon,
+            Self::BuildKit { address } => Logs::WithDaemon {
+                engine: word(address.service),
+            },
         }
     }
 
@@ -73,8 +77,18 @@ impl fmt::Display for Engine {
         };
         match self {
             Self::Embedded { .. } => write!(f, "embedded ({shape})"),
-            Self::BuildKit { address } => write!(f, "buildkit {address} ({shape})"),
+            Self::BuildKit { address } => {
+                write!(f, "{} {address} ({shape})", word(address.service))
+            }
         }
+    }
+}
+
+/// The engine whose daemon this is, as it is typed.
+fn word(service: Service) -> &'static str {
+    match service {
+        Service::BuildKitd => "buildkit",
+        Service::Dockerd => "docker",
     }
 }
 
@@ -97,7 +111,8 @@ pub fn decide(typed: &args::Engine, around: &Surroundings) -> Result<Engine, Err
         "embedded" => Ok(Engine::Embedded {
             shape: typed.shape.unwrap_or(Shape::Strong),
         }),
-        "buildkit" => buildkit(typed.shape, around),
+        "buildkit" => daemon(Service::BuildKitd, typed.shape, around),
+        "docker" => daemon(Service::Dockerd, typed.shape, around),
         "host" => {
             let text = format!(
                 "{said_by} asks for the engine `{engine}`, which this version does not have"
@@ -106,23 +121,27 @@ pub fn decide(typed: &args::Engine, around: &Surroundings) -> Result<Engine, Err
         }
         other => Err(
             Error::usage(format!("{said_by} names no engine: `{other}`"))
-                .hint("there are `embedded` and `buildkit`"),
+                .hint("there are `embedded`, `buildkit` and `docker`"),
         ),
     }
 }
 
-fn buildkit(shape: Option<Shape>, around: &Surroundings) -> Result<Engine, Error> {
+fn daemon(service: Service, shape: Option<Shape>, around: &Surroundings) -> Result<Engine, Error> {
     if shape == Some(Shape::Strong) {
         let text = "the shape `strong` is not there yet on BuildKit";
         return Err(Error::new(Kind::Engine, text).hint("`--shape plain` works on every daemon"));
     }
-    let address = match around.variables.get("BUILDKIT_HOST") {
-        None => Address::usual(),
+    let (variable, usual) = match service {
+        Service::BuildKitd => ("BUILDKIT_HOST", Address::usual()),
+        Service::Dockerd => ("DOCKER_HOST", Address::usual_dockerd()),
+    };
+    let address = match around.variables.get(variable) {
+        None => usual,
         Some(value) => {
             let text = value.to_str();
-            let text = text.ok_or_else(|| Error::usage("`BUILDKIT_HOST` is not UTF-8"))?;
-            let parsed = text.parse();
-            parsed.map_err(|error| Error::usage(format!("`BUILDKIT_HOST`: {error}")))?
+            let text = text.ok_or_else(|| Error::usage(format!("`{variable}` is not UTF-8")))?;
+            let parsed = Address::parse(service, text);
+            parsed.map_err(|error| Error::usage(format!("`{variable}`: {error}")))?
         }
     };
     Ok(Engine::BuildKit { address })
@@ -173,6 +192,13 @@ mod tests {
             decided(None, None, &[host, ("PONTOON_ENGINE", "embedded")]),
             decided(Some("host"), None, &[]),
             decided(None, None, &[("PONTOON_ENGINE", "docker")]),
+            decided(
+                Some("docker"),
+                None,
+                &[host, ("DOCKER_HOST", "tcp://d:2375")],
+            ),
+            decided(Some("docker"), None, &[("DOCKER_HOST", "ssh://d")]),
+            decided(None, None, &[("PONTOON_ENGINE", "podman")]),
         ];
         insta::assert_snapshot!(table.join("\n"), @"
         embedded (strong)
@@ -186,7 +212,10 @@ mod tests {
         embedded (strong)
         embedded (strong)
         7 error: the engine cannot be used;   `--engine` asks for the engine `host`, which this version does not have; hint: `--engine embedded` builds on this machine
-        2 error: `PONTOON_ENGINE` names no engine: `docker`; hint: there are `embedded` and `buildkit`
+        docker unix:///var/run/docker.sock (plain)
+        docker tcp://d:2375 (plain)
+        2 error: `DOCKER_HOST`: `ssh://d` is not unix:///PATH or tcp://HOST:PORT
+        2 error: `PONTOON_ENGINE` names no engine: `podman`; hint: there are `embedded`, `buildkit` and `docker`
         ");
     }
 }

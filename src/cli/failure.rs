@@ -59,7 +59,7 @@ pub fn run(error: run::Error, asked: &Asked) -> Error {
     use run::Error as E;
     let mut hints = vec![];
     let kind = match &error {
-        E::Cancelled => return interrupted(asked),
+        E::Cancelled | E::Engine(engine::Error::Cancelled) => return interrupted(asked),
         // Whoever stops a whole group of processes stops the engine as well.
         E::EngineGone { .. } | E::Speechless { .. } if asked.signal().is_some() => {
             return interrupted(asked);

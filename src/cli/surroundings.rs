@@ -12,8 +12,9 @@ use super::error::Error;
 use crate::run::TunnelProxy;
 
 /// The variables that change what a command means.
-pub const VARIABLES: [&str; 10] = [
+pub const VARIABLES: [&str; 11] = [
     "BUILDKIT_HOST",
+    "DOCKER_HOST",
     "HOME",
     "NO_COLOR",
     "PATH",

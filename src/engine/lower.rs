@@ -42,8 +42,42 @@ pub struct Lowering {
     pub shape: Shape,
     /// Which agent: its directory's name below the store's `pontoon/agent/`.
     pub agent: String,
+    /// How a plain op gets memory to write to.
+    pub scratch: Scratch,
     /// What `sandbox-paths` ask for.
     pub sandbox_paths: SandboxPaths,
+}
+
+/// The capabilities without which a daemon runs no op of ours.
+pub const NEEDED: [&str; 7] = [
+    "exec.meta.base",
+    "exec.meta.network",
+    "exec.mount.cache.sharing",
+    "exec.mount.secret",
+    "exec.mount.selector",
+    "exec.mount.ssh",
+    "source.local",
+];
+
+/// How an op gets memory to write to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Scratch {
+    /// As much as is said.
+    Sized,
+    /// As much as the daemon's kernel gives by itself, half of the machine's memory: older daemons
+    /// would leave out the size in silence.
+    Unsized,
+}
+
+impl Scratch {
+    /// Chooses by the capabilities of a daemon.
+    pub fn of(capabilities: &std::collections::BTreeSet<String>) -> Self {
+        if capabilities.contains("exec.mount.tmpfs.size") {
+            Self::Sized
+        } else {
+            Self::Unsized
+        }
+    }
 }
 
 /// How what `sandbox-paths` ask for comes into an op.
@@ -218,7 +252,8 @@ impl Lowering {
             ("/tmp", BUILD_SIZE),
             ("/dev/shm", SHM_SIZE),
         ] {
-            let kind = MountKind::Tmpfs { size: Some(size) };
+            let size = (self.scratch == Scratch::Sized).then_some(size);
+            let kind = MountKind::Tmpfs { size };
             exec.mounts
                 .push(mount(dest, kind, Access::ReadWrite, None, None));
         }
@@ -360,6 +395,7 @@ mod tests {
         Lowering {
             shape,
             agent: "0123abcd".to_owned(),
+            scratch: Scratch::Sized,
             sandbox_paths: SandboxPaths::Absent,
         }
     }

@@ -44,6 +44,23 @@ pub struct OpEnd {
     pub nonce: String,
     /// How.
     pub how: OpExit,
+    /// The last of what it wrote where nobody but the engine hears it; kept where it failed.
+    pub words: String,
+}
+
+/// How far one of the files is that an op waits for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Fetch {
+    /// The op.
+    pub nonce: String,
+    /// What is fetched, in the engine's words: a layer's digest, for example.
+    pub what: String,
+    /// Bytes that are here.
+    pub done: u64,
+    /// Bytes there are; 0 where that is not known.
+    pub total: u64,
+    /// Whether it is all here.
+    pub complete: bool,
 }
 
 /// How an op ended.
@@ -65,6 +82,8 @@ pub enum OpExit {
 pub enum EngineEvent {
     /// An op has ended.
     Ended(OpEnd),
+    /// An op waits for files from outside, as an image's.
+    Fetching(Fetch),
     /// The engine is gone and with it every op.
     Gone {
         /// What is known of the reason.
@@ -81,6 +100,12 @@ pub enum Error {
         /// Why, and what to do.
         reason: String,
     },
+    /// There is no daemon, or none of use.
+    #[error(transparent)]
+    Connect(#[from] crate::buildkit::connection::Error),
+    /// Connecting was given up.
+    #[error("interrupted while connecting")]
+    Cancelled,
     /// A daemon cannot be used.
     #[error("the BuildKit daemon at `{address}` cannot be used: {reason}")]
     Daemon {

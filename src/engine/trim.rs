@@ -24,7 +24,7 @@ use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 
 use crate::buildkit::records::{CLIENT_DIRECTORY, LAYER, Record};
-use crate::buildkit::{Address, Daemon, SolveError, control};
+use crate::buildkit::{Address, Daemon, SolveError, connection};
 use crate::engine::lower::{AGENT, AGENT_FILE, AGENT_SOURCE, DELIVERY};
 
 /// How many records of ours a run leaves alone.
@@ -48,7 +48,7 @@ pub enum Error {
     Start(#[source] std::io::Error),
     /// No daemon.
     #[error(transparent)]
-    Daemon(#[from] control::Error),
+    Daemon(#[from] connection::Error),
     /// It refuses.
     #[error("the daemon refuses")]
     Refused(#[from] SolveError),

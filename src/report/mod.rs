@@ -54,7 +54,10 @@ pub enum Logs {
     /// On this machine.
     Here,
     /// In a daemon's cache mount, where no command reaches them.
-    WithDaemon,
+    WithDaemon {
+        /// The engine, as `--engine` takes it.
+        engine: &'static str,
+    },
 }
 
 /// A node's short name: what stands between hash and `.drv`, or `effect NAME`.

@@ -231,14 +231,14 @@ impl Narrator {
         };
         let engine = match self.advice.logs {
             Logs::Here => "",
-            Logs::WithDaemon => " --engine buildkit",
+            Logs::WithDaemon { engine } => &format!(" --engine {engine}"),
         };
         match kind {
             NodeKind::Build => {
                 let log = format!("  whole log: pontoon log {}{store}", quote(&node.0));
                 let mut lines = match self.advice.logs {
                     Logs::Here => vec![log],
-                    Logs::WithDaemon => vec![],
+                    Logs::WithDaemon { .. } => vec![],
                 };
                 lines.push(format!(
                     "  try again: pontoon build {}{store}{engine}",

@@ -5,7 +5,7 @@ use std::sync::mpsc::Sender;
 
 use crate::buildkit::Address;
 use crate::engine::buildkit::{self, BuildKit};
-use crate::engine::lower::{Lowering, SandboxPaths, StoreSource};
+use crate::engine::lower::{Lowering, SandboxPaths, Scratch, StoreSource};
 use crate::engine::{self, Engine, Shape, embedded};
 use crate::nix::StorePath;
 use crate::run::connection::Happening;
@@ -25,33 +25,39 @@ pub enum EngineChoice {
     },
 }
 
-/// Says what all ops of the run have in common.
-pub(super) fn lowering(options: &Options, paths: &[SandboxPath]) -> Result<Lowering, Error> {
+/// Says what all ops of the run have in common; what the engine offers besides is not known yet.
+pub(super) fn lowering(options: &Options) -> Result<Lowering, Error> {
     let (agent, sandbox_paths) = match options.engine {
-        EngineChoice::Embedded => (
-            embedded::agent_id(&options.program).map_err(Error::Prepare)?,
-            if paths.is_empty() {
-                SandboxPaths::Absent
-            } else {
-                SandboxPaths::Device
-            },
-        ),
+        EngineChoice::Embedded => (embedded::agent_id(&options.program), SandboxPaths::Absent),
         EngineChoice::BuildKit { .. } => (
-            buildkit::agent_id(&options.program).map_err(Error::Prepare)?,
-            SandboxPaths::Store(in_store(paths)?),
+            buildkit::agent_id(&options.program),
+            SandboxPaths::Store(Vec::new()),
         ),
     };
     Ok(Lowering {
         shape: options.shape,
-        agent,
+        agent: agent.map_err(Error::Prepare)?,
+        scratch: Scratch::Sized,
         sandbox_paths,
     })
 }
 
-/// Starts the engine.
+/// Says how the paths come into ops.
+pub(super) fn sandbox_paths(
+    options: &Options,
+    paths: &[SandboxPath],
+) -> Result<SandboxPaths, Error> {
+    Ok(match options.engine {
+        EngineChoice::Embedded if paths.is_empty() => SandboxPaths::Absent,
+        EngineChoice::Embedded => SandboxPaths::Device,
+        EngineChoice::BuildKit { .. } => SandboxPaths::Store(in_store(paths)?),
+    })
+}
+
+/// Starts the engine, and makes the lowering fit what it offers.
 pub(super) fn start(
     options: &Options,
-    agent: &str,
+    lowering: &mut Lowering,
     directory: &Directory,
     tunnel: &Path,
     tell: &Sender<Happening>,
@@ -67,15 +73,18 @@ pub(super) fn start(
     let config = buildkit::Config {
         address: address.clone(),
         program: options.program.clone(),
-        agent: agent.to_owned(),
+        agent: lowering.agent.clone(),
         tunnel: tunnel.to_path_buf(),
         run: options.run.clone(),
+        cancel: std::sync::Arc::clone(&options.cancel),
     };
     let tell = tell.clone();
     let events = move |event| {
         let _ = tell.send(Happening::Engine(event));
     };
-    Ok(Box::new(BuildKit::start(config, events)?))
+    let engine = BuildKit::start(config, events)?;
+    lowering.scratch = engine.scratch;
+    Ok(Box::new(engine))
 }
 
 /// Sandbox paths as paths of the store; a daemon has no others.

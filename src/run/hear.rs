@@ -212,21 +212,18 @@ impl Conductor<'_, '_> {
                 self.forget(&end.nonce, slot);
                 return;
             }
-            let outcome = match (&job, &end.how) {
+            let outcome = match &job {
                 _ if self.stopping.is_some() && !attempt => Outcome::Cancelled,
-                (Job::Effect(_), how) if attempt => {
+                Job::Effect(_) if attempt => {
                     let detail = format!(
                         "its agent ended ({}) before it could say what came of the effect",
-                        describe(how)
+                        describe(end)
                     );
                     Outcome::Unknown { detail }
                 }
-                (_, how) if self.stopping.is_some() => {
-                    let _ = how;
-                    Outcome::Cancelled
-                }
-                (_, how) => {
-                    let reason = format!("the op ended before its job did: {}", describe(how));
+                _ if self.stopping.is_some() => Outcome::Cancelled,
+                _ => {
+                    let reason = format!("the op ended before its job did: {}", describe(end));
                     self.failed(&end.nonce, machine(reason))
                 }
             };

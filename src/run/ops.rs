@@ -11,9 +11,8 @@ use crate::engine::lower::{Lowering, PlainInputs};
 use crate::nix::StorePath;
 use crate::pipeline::Pipeline;
 use crate::plan::{Decision, NodeIndex};
-use crate::run::engine::lowering;
 use crate::run::start::reach;
-use crate::run::{Error, Options, Planned};
+use crate::run::{Error, Options, Planned, engine};
 use crate::tunnel::SandboxPath;
 
 /// The nonce of every op that is only looked at.
@@ -26,7 +25,8 @@ pub fn ops(
     pipeline: Option<&Pipeline>,
     sandbox_paths: &[SandboxPath],
 ) -> Result<Vec<Vec<u8>>, Error> {
-    let lowering = lowering(options, sandbox_paths)?;
+    let mut lowering = engine::lowering(options)?;
+    lowering.sandbox_paths = engine::sandbox_paths(options, sandbox_paths)?;
     let mut ops = vec![lowering.store(NONCE)?];
     for node in &planned.plan.order {
         if matches!(planned.plan.node(*node).decision, Decision::Build(_)) {

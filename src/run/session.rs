@@ -8,7 +8,7 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::time::{Duration, Instant};
 
 use crate::engine::lower::{Lowering, SandboxPaths};
-use crate::engine::{Engine, EngineEvent, Op, OpExit, SecretValue};
+use crate::engine::{Engine, EngineEvent, Op, OpEnd, OpExit, SecretValue};
 use crate::nix::StorePath;
 use crate::run::connection::{Happening, Speaker, listen};
 use crate::run::material::Material;
@@ -57,8 +57,8 @@ impl<'a> Session<'a> {
         let listener = UnixListener::bind(back).map_err(Error::Prepare)?;
         let (tell, happenings) = channel();
         listen(listener, tell.clone());
-        let lowering = engine::lowering(options, &[])?;
-        let engine = engine::start(options, &lowering.agent, &directory, &front, &tell)?;
+        let mut lowering = engine::lowering(options)?;
+        let engine = engine::start(options, &mut lowering, &directory, &front, &tell)?;
         let mut pending = Pending {
             engine,
             happenings,
@@ -91,7 +91,7 @@ impl<'a> Session<'a> {
 
     /// Lets builders see these paths from now on.
     pub(super) fn show(&mut self, paths: Vec<SandboxPath>) -> Result<(), Error> {
-        self.lowering = engine::lowering(self.options, &paths)?;
+        self.lowering.sandbox_paths = engine::sandbox_paths(self.options, &paths)?;
         if self.lowering.sandbox_paths == SandboxPaths::Device {
             let device = sandbox_device(self.options.shape, &paths);
             self.engine.offer(device)?;
@@ -465,7 +465,7 @@ impl Pending {
                         });
                     }
                     return Err(Error::Speechless {
-                        reason: describe(&end.how),
+                        reason: describe(&end),
                     });
                 }
                 Ok(other) => self.aside.push_back(other),
@@ -480,11 +480,15 @@ impl Pending {
     }
 }
 
-/// Says how an op ended.
-pub(super) fn describe(exit: &OpExit) -> String {
-    match exit {
+/// Says how an op ended, and what it said last.
+pub(super) fn describe(end: &OpEnd) -> String {
+    let how = match &end.how {
         OpExit::Code(code) => format!("exit code {code}"),
         OpExit::Signal(signal) => format!("signal {signal}"),
         OpExit::NotStarted { reason } => reason.clone(),
+    };
+    if end.words.is_empty() {
+        return how;
     }
+    format!("{how}: {}", end.words)
 }

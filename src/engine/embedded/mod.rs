@@ -184,7 +184,9 @@ impl Listener {
                         wire::Exit::Signal { signal } => OpExit::Signal(signal),
                         wire::Exit::NotStarted { reason } => OpExit::NotStarted { reason },
                     };
-                    tell(EngineEvent::Ended(OpEnd { nonce, how }));
+                    // What an op of this machine writes, it writes to our own stderr.
+                    let words = String::new();
+                    tell(EngineEvent::Ended(OpEnd { nonce, how, words }));
                 }
                 Ok(_) => {}
                 Err(error) => {

@@ -1,0 +1,40 @@
+//! Names: of solves and sessions, and of the agent.
+
+use crate::nix::{HashAlgorithm, base32, hash_bytes};
+
+/// Names the agent by its content, so that every machine with the same one finds it delivered.
+///
+/// # Errors
+///
+/// The file cannot be read.
+pub fn agent_id(program: &std::path::Path) -> std::io::Result<String> {
+    let hash = hash_bytes(HashAlgorithm::Sha256, &fs_err::read(program)?);
+    Ok(base32(&hash.digest_as_bytes()[..20]))
+}
+
+/// A name of 25 characters in base 36, as daemons expect it; as unique as what it is made of.
+pub(super) fn unique(parts: &[&str]) -> String {
+    let hash = hash_bytes(HashAlgorithm::Sha256, parts.join("\0").as_bytes());
+    let bytes = &hash.digest_as_bytes()[..25];
+    let digits = b"0123456789abcdefghijklmnopqrstuvwxyz";
+    bytes
+        .iter()
+        .map(|byte| char::from(digits[usize::from(*byte) % digits.len()]))
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_unique_and_of_the_form_daemons_expect() {
+        let one = unique(&["job", "0123456789abcdef", "1"]);
+        assert_ne!(one, unique(&["job", "0123456789abcdef", "2"]));
+        assert_eq!(one.len(), 25);
+        assert!(
+            one.bytes()
+                .all(|b| b.is_ascii_digit() || b.is_ascii_lowercase())
+        );
+    }
+}
