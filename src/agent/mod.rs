@@ -8,6 +8,7 @@
 //! | `store` | roots, queries, imports, slots: for as long as the run lasts |
 //! | `build DRV` | builds: one in *plain*; in *strong* it pulls the next one when it is done |
 //! | `effect NAME` | one effect |
+//! | `probe` | none: it tells what the op sees ([`probe`]) |
 //!
 //! In *strong* the op holds the whole store at `/nix` and the agent makes a sandbox for each
 //! derivation ([`room`]). In *plain* the op is the sandbox: the store is at `/.pontoon/store`,
@@ -22,6 +23,7 @@ pub mod install;
 pub mod link;
 pub mod outputs;
 pub mod points;
+pub mod probe;
 pub mod room;
 pub mod users;
 pub mod watch;
@@ -89,6 +91,8 @@ pub enum Task {
     Build,
     /// Run an effect.
     Effect,
+    /// Tell what the op sees.
+    Probe,
 }
 
 /// Who makes the sandbox.
@@ -113,6 +117,7 @@ impl Orders {
             "store" => Task::Store,
             "build" => Task::Build,
             "effect" => Task::Effect,
+            "probe" => Task::Probe,
             _ => return None,
         };
         let shape = match variable(SHAPE)?.as_str() {
@@ -166,6 +171,9 @@ fn now() -> u64 {
 
 /// Does what an op orders; returns the exit code of its process.
 pub fn run(orders: &Orders) -> i32 {
+    if orders.task == Task::Probe {
+        return probe::run(orders);
+    }
     let Ok(mut link) = Link::connect(Path::new(tunnel::SOCKET)) else {
         // Nobody to tell: the engine reports the exit code.
         return exit::LOST;

@@ -12,7 +12,7 @@ use super::error::Error;
 use crate::run::TunnelProxy;
 
 /// The variables that change what a command means.
-pub const VARIABLES: [&str; 11] = [
+pub const VARIABLES: [&str; 12] = [
     "BUILDKIT_HOST",
     "DOCKER_HOST",
     "HOME",
@@ -23,6 +23,7 @@ pub const VARIABLES: [&str; 11] = [
     "PONTOON_TUNNEL_PROXY",
     "TERM",
     "USER",
+    "XDG_RUNTIME_DIR",
     "XDG_STATE_HOME",
 ];
 

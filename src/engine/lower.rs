@@ -343,14 +343,14 @@ pub fn secret_id(nonce: &str, name: &str) -> String {
     format!("{nonce}/{name}")
 }
 
-fn cache() -> MountKind {
+pub(super) fn cache() -> MountKind {
     MountKind::Cache {
         id: STORE_CACHE.to_owned(),
         sharing: Sharing::Shared,
     }
 }
 
-fn mount(
+pub(super) fn mount(
     dest: &str,
     kind: MountKind,
     access: Access,
@@ -373,7 +373,7 @@ fn marshal(exec: Exec, name: &str, node: &str) -> Result<Vec<u8>, Error> {
     definition.marshal(&op.output(0))
 }
 
-fn metadata(name: &str, node: &str) -> Metadata {
+pub(super) fn metadata(name: &str, node: &str) -> Metadata {
     Metadata {
         custom_name: Some(name.to_owned()),
         progress_group: Some(ProgressGroup {

@@ -8,6 +8,7 @@ pub mod buildkit;
 pub mod device;
 pub mod embedded;
 pub mod lower;
+pub mod probe;
 pub mod trim;
 
 use std::collections::BTreeMap;

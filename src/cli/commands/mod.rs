@@ -3,6 +3,7 @@
 pub mod agent;
 pub mod build;
 pub mod completions;
+pub mod doctor;
 pub mod engine;
 pub mod exec;
 pub mod helper;
@@ -29,6 +30,7 @@ pub enum Command {
     Plan(plan::Args),
     Log(log::Args),
     Exec(exec::Args),
+    Doctor(doctor::Args),
     Engine(engine::Args),
     Completions(completions::Args),
     #[command(hide = true)]
@@ -48,6 +50,7 @@ impl Command {
             Self::Plan(args) => args.run(around),
             Self::Log(args) => args.run(around),
             Self::Exec(args) => args.run(around),
+            Self::Doctor(args) => args.run(around),
             Self::Engine(args) => args.run(around),
             Self::Completions(args) => args.run(),
             Self::Agent(args) => args.run(),

@@ -15,7 +15,7 @@
 
 mod jobs;
 mod line;
-mod names;
+pub(super) mod names;
 mod watch;
 
 use std::collections::BTreeMap;

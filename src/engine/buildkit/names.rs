@@ -13,7 +13,7 @@ pub fn agent_id(program: &std::path::Path) -> std::io::Result<String> {
 }
 
 /// A name of 25 characters in base 36, as daemons expect it; as unique as what it is made of.
-pub(super) fn unique(parts: &[&str]) -> String {
+pub(in crate::engine) fn unique(parts: &[&str]) -> String {
     let hash = hash_bytes(HashAlgorithm::Sha256, parts.join("\0").as_bytes());
     let bytes = &hash.digest_as_bytes()[..25];
     let digits = b"0123456789abcdefghijklmnopqrstuvwxyz";
