@@ -22,7 +22,7 @@ build:
 # Tests of the sandbox and of ordinary users need root, and say so where it is missing.
 test:
 	scripts/install.sh run
-	integration/daemons/build.sh
+	integration/daemons/get.sh buildkit docker29 debian
 	cargo test --locked
 
 # A seed is repeated with `make soak PONTOON_SEED=…`.
@@ -30,7 +30,7 @@ soak: export PONTOON_SEED := $(or $(PONTOON_SEED),$(shell date +%s))
 soak:
 	@echo "seed: $(PONTOON_SEED)"
 	scripts/install.sh run
-	integration/daemons/build.sh
+	integration/daemons/get.sh buildkit docker29 debian
 	PONTOON_SOAK=1 cargo test --locked --release
 
 lint:

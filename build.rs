@@ -3,7 +3,9 @@
 use std::error::Error;
 
 /// The services of a daemon, and those it asks of its client.
-const SERVICES: [&str; 8] = [
+const SERVICES: [&str; 10] = [
+    "proto/auth.proto",
+    "proto/content.proto",
     "proto/control.proto",
     "proto/filesync.proto",
     "proto/fsutil.proto",

@@ -7,8 +7,6 @@ pub enum Shape {
     Wide,
     /// Each needs the one before.
     Chain,
-    /// Layers of 300; each needs five of the layer before, and all need one that fails.
-    Layers,
 }
 
 impl Shape {
@@ -17,7 +15,6 @@ impl Shape {
         match self {
             Self::Wide => "wide",
             Self::Chain => "chain",
-            Self::Layers => "layers",
         }
     }
 
@@ -32,7 +29,6 @@ impl Shape {
                 "builtins.foldl' (before: n: step (toString n) [ before ]) (step \"first\" [ ]) \
                  (builtins.genList (n: n) {rest})"
             ),
-            Self::Layers => layers(size),
         };
         format!(
             "let step = name: needs: derivation {{\n  name = \"{shape}-{tag}-${{name}}\";\n  \
@@ -41,18 +37,4 @@ impl Shape {
             shape = self.name()
         )
     }
-}
-
-fn layers(size: usize) -> String {
-    const WIDTH: usize = 300;
-    let count = size - 2;
-    format!(
-        "let\n  fails = derivation {{ name = \"fails\"; system = \"x86_64-linux\"; \
-         builder = \"/bin/sh\"; args = [ \"-c\" \"exit 1\" ]; }};\n  \
-         node = n: step (toString n) (if n < {WIDTH} then [ fails ] else map (k: \
-         builtins.elemAt nodes (n - n0 n - {WIDTH} + mod (n0 n * 7 + k * 61) {WIDTH})) [ 0 1 2 3 4 ]);\n  \
-         mod = a: b: a - b * (a / b);\n  n0 = n: mod n {WIDTH};\n  \
-         nodes = builtins.genList node {count};\n\
-         in step \"all\" nodes"
-    )
 }

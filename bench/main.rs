@@ -11,6 +11,7 @@
 //! |---|---|---|
 //! | `PONTOON_BENCH_ROUNDS` | 5 | rounds of every row |
 //! | `PONTOON_BENCH_SIZE` | 100 | derivations to build |
+//! | `PONTOON_BENCH_BOOTSTRAP` | 3 | rounds of the bootstrap, which compiles; 0 leaves it out |
 //! | `PONTOON_BENCH_GRAPH` | 27773 | derivations to plan and to import; 0 leaves both out |
 #![expect(
     clippy::print_stdout,
@@ -19,21 +20,23 @@
 )]
 
 mod graph;
+mod nixpkgs;
 mod side;
 
 use std::path::{Path, PathBuf};
-use std::time::{Duration, SystemTime};
+use std::process::Command;
+use std::time::SystemTime;
 
 use fs_err as fs;
 use graph::Shape;
 use serde_json::{Value, json};
 use side::{Place, Side, Task, jobs};
 
-/// One row of the result.
+/// One row of the result: milliseconds, or what its name says.
 struct Row {
     name: String,
-    pontoon: Vec<Duration>,
-    nix: Vec<Duration>,
+    pontoon: Vec<f64>,
+    nix: Vec<f64>,
 }
 
 fn main() {
@@ -53,6 +56,10 @@ fn main() {
         rows.extend(build(&place, shape, size, rounds));
     }
     rows.push(evaluate_and_build(&place, size, rounds));
+    let compiled = setting("PONTOON_BENCH_BOOTSTRAP", 3);
+    if compiled > 0 {
+        rows.push(bootstrap(&place, compiled));
+    }
     let nodes = setting("PONTOON_BENCH_GRAPH", 27_773);
     if nodes > 0 {
         rows.extend(plan_and_import(&place, nodes, rounds));
@@ -113,26 +120,54 @@ fn evaluate_and_build(place: &Place, size: usize, rounds: usize) -> Row {
     row
 }
 
-/// A graph of the size of a desktop system's.
-fn plan_and_import(place: &Place, nodes: usize, rounds: usize) -> [Row; 2] {
-    let mut planned = Row::new(format!("plan of {nodes}"));
-    let mut imported = Row::new(format!("import of {nodes} .drv"));
-    let store = place.dir.join("graph");
-    let file = write(place, Shape::Layers, nodes, 0);
-    eprintln!("graph: making it");
-    let drv = &place.instantiate(&file, &store);
+/// Real packages: a hundred derivations from Debian's packages and sources to programs that ran.
+fn bootstrap(place: &Place, rounds: usize) -> Row {
+    let source = concat!(env!("CARGO_MANIFEST_DIR"), "/integration/bootstrap");
+    let fetched = Command::new(format!("{source}/seed.sh"))
+        .output()
+        .expect("the script starts");
+    let said = String::from_utf8_lossy(&fetched.stderr);
+    assert!(fetched.status.success(), "seed.sh failed:\n{said}");
+    let seed = String::from_utf8_lossy(&fetched.stdout);
+    let text = format!("(import {source} {{ seed = {}; }}).all\n", seed.trim());
+    let file = place.dir.join("bootstrap.nix");
+    fs::write(&file, text).expect("the directory is ours");
+    let mut row = Row::new("bootstrap, all of it".to_owned());
     for round in 0..rounds {
         for side in sides(round) {
-            let plan = Task::Plan(drv);
+            let store = place.dir.join("store");
+            row.side(side)
+                .push(place.time(side, Task::File(&file), &store));
+            remove(&store);
+        }
+        eprintln!("bootstrap: round {} of {rounds}", round + 1);
+    }
+    row
+}
+
+/// A graph of nixpkgs' shape: planned where it lies, and brought to another store.
+fn plan_and_import(place: &Place, nodes: usize, rounds: usize) -> Vec<Row> {
+    let mut planned = Row::new(format!("plan of {nodes}"));
+    let mut memory = Row::new(format!("plan of {nodes}, MB of memory"));
+    let mut imported = Row::new(format!("import of {nodes} .drv"));
+    let store = place.dir.join("graph");
+    eprintln!("graph: making it");
+    let graph = nixpkgs::make(&store, nodes, &mut place.load(&store));
+    eprintln!("graph: {:?}", graph.facts);
+    let drvs = graph.roots.as_slice();
+    for round in 0..rounds {
+        for side in sides(round) {
+            let plan = Task::Plan(drvs);
             planned.side(side).push(place.time(side, plan, &store));
+            memory.side(side).push(place.memory(side, plan, &store));
             let other = place.dir.join("store");
-            let import = Task::Import { drv, from: &store };
+            let import = Task::Import { drvs, from: &store };
             imported.side(side).push(place.time(side, import, &other));
             remove(&other);
         }
         eprintln!("graph: round {} of {rounds}", round + 1);
     }
-    [planned, imported]
+    vec![planned, memory, imported]
 }
 
 fn write(place: &Place, shape: Shape, size: usize, round: usize) -> PathBuf {
@@ -155,7 +190,7 @@ impl Row {
         }
     }
 
-    fn side(&mut self, side: Side) -> &mut Vec<Duration> {
+    fn side(&mut self, side: Side) -> &mut Vec<f64> {
         match side {
             Side::Pontoon => &mut self.pontoon,
             Side::Nix => &mut self.nix,
@@ -177,12 +212,9 @@ impl Row {
     }
 }
 
-/// The median, the least and the most, in milliseconds.
-fn spread(times: &[Duration]) -> [f64; 3] {
-    let mut sorted: Vec<_> = times
-        .iter()
-        .map(|time| time.as_secs_f64() * 1000.0)
-        .collect();
+/// The median, the least and the most.
+fn spread(figures: &[f64]) -> [f64; 3] {
+    let mut sorted = figures.to_vec();
     sorted.sort_by(f64::total_cmp);
     let middle = sorted.len() / 2;
     let median = if sorted.len() % 2 == 1 {
@@ -193,9 +225,9 @@ fn spread(times: &[Duration]) -> [f64; 3] {
     [median, sorted[0], sorted[sorted.len() - 1]]
 }
 
-fn summary(times: &[Duration]) -> Value {
-    let [median, least, most] = spread(times);
-    json!({ "median_ms": median, "least_ms": least, "most_ms": most, "rounds": times.len() })
+fn summary(figures: &[f64]) -> Value {
+    let [median, least, most] = spread(figures);
+    json!({ "median": median, "least": least, "most": most, "rounds": figures.len() })
 }
 
 fn print(rows: &[Row]) {
@@ -204,8 +236,8 @@ fn print(rows: &[Row]) {
         "ms: median (least–most)", "pontoon", "nix", "ratio"
     );
     for row in rows {
-        let show = |times: &[Duration]| {
-            let [median, least, most] = spread(times);
+        let show = |figures: &[f64]| {
+            let [median, least, most] = spread(figures);
             format!("{median:.0} ({least:.0}–{most:.0})")
         };
         println!(

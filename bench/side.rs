@@ -1,7 +1,8 @@
 //! The two sides: how each is called, and how long it takes.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::{Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
 use fs_err as fs;
@@ -23,12 +24,12 @@ pub enum Task<'a> {
     /// Build a derivation that is in the store: `nix-store --realise`.
     Derivation(&'a str),
     /// Say what would be built: `nix-store --realise --dry-run`.
-    Plan(&'a str),
+    Plan(&'a [String]),
     /// Bring the `.drv` files of a closure from another store: `nix copy --derivation`. Pontoon has
     /// no command for that alone: it also plans, and starts one build, which fails.
     Import {
-        /// The derivation.
-        drv: &'a str,
+        /// The derivations.
+        drvs: &'a [String],
         /// The store that has it.
         from: &'a Path,
     },
@@ -69,26 +70,55 @@ impl Place {
         text.lines().last().expect("a path").to_owned()
     }
 
-    /// Does a task, and says how long it took.
-    pub fn time(&self, side: Side, task: Task<'_>, store: &Path) -> Duration {
+    /// The command that registers what it reads.
+    pub fn load(&self, store: &Path) -> Command {
+        let mut command = Command::new("nix-store");
+        command.arg("--load-db").arg("--store").arg(store);
+        self.surround(&mut command);
+        command
+    }
+
+    /// Does a task, and says how many milliseconds it took.
+    pub fn time(&self, side: Side, task: Task<'_>, store: &Path) -> f64 {
+        let mut command = self.command(side, task, store);
+        let start = Instant::now();
+        let ended = command.output().expect("the program starts");
+        let took = start.elapsed();
+        check(&command, &ended, side, task);
+        took.as_secs_f64() * 1000.0
+    }
+
+    /// Does a task, and says how many megabytes its processes had in memory at most, together.
+    ///
+    /// Each counts with its own peak, and what they share is counted for each.
+    pub fn memory(&self, side: Side, task: Task<'_>, store: &Path) -> f64 {
+        let mut command = self.command(side, task, store);
+        command.stdout(Stdio::piped()).stderr(Stdio::piped());
+        let child = command.spawn().expect("the program starts");
+        let root = child.id();
+        let ended = std::thread::spawn(move || child.wait_with_output());
+        let mut peaks: BTreeMap<u32, u64> = BTreeMap::new();
+        while !ended.is_finished() {
+            for (process, peak) in processes_below(root) {
+                // What has ended and is not waited for yet has no memory any more.
+                let known = peaks.entry(process).or_default();
+                *known = peak.max(*known);
+            }
+            std::thread::sleep(Duration::from_millis(3));
+        }
+        let ended = ended.join().expect("it waits only");
+        check(&command, &ended.expect("it was started"), side, task);
+        let kilobytes: u64 = peaks.values().sum();
+        f64::from(u32::try_from(kilobytes).expect("below 4 TB")) / 1024.0
+    }
+
+    fn command(&self, side: Side, task: Task<'_>, store: &Path) -> Command {
         let mut command = match side {
             Side::Pontoon => pontoon(task, store),
             Side::Nix => nix(task, store),
         };
         self.surround(&mut command);
-        let start = Instant::now();
-        let ended = command.output().expect("the program starts");
-        let took = start.elapsed();
-        let expected = match (side, task) {
-            (Side::Pontoon, Task::Import { .. }) => 100,
-            _ => 0,
-        };
-        assert!(
-            ended.status.code() == Some(expected),
-            "{command:?} failed:\n{}",
-            String::from_utf8_lossy(&ended.stderr)
-        );
-        took
+        command
     }
 
     fn surround<'a>(&self, command: &'a mut Command) -> &'a mut Command {
@@ -105,14 +135,56 @@ impl Place {
     }
 }
 
+fn check(command: &Command, ended: &Output, side: Side, task: Task<'_>) {
+    let expected = match (side, task) {
+        (Side::Pontoon, Task::Import { .. }) => 100,
+        _ => 0,
+    };
+    assert!(
+        ended.status.code() == Some(expected),
+        "{} failed:\n{}",
+        command.get_program().display(),
+        String::from_utf8_lossy(&ended.stderr)
+    );
+}
+
+/// A process and those it started, with the peak of each, in kilobytes.
+fn processes_below(root: u32) -> Vec<(u32, u64)> {
+    let mut all: BTreeMap<u32, (u32, u64)> = BTreeMap::new();
+    for entry in fs::read_dir("/proc").expect("there is a /proc").flatten() {
+        let name = entry.file_name();
+        let Some(process) = name.to_str().and_then(|name| name.parse().ok()) else {
+            continue;
+        };
+        // It may have ended since.
+        let Ok(status) = fs::read_to_string(entry.path().join("status")) else {
+            continue;
+        };
+        let field = |name: &str| {
+            let line = status.lines().find_map(|line| line.strip_prefix(name));
+            line.and_then(|line| line.split_whitespace().next()?.parse::<u64>().ok())
+        };
+        let parent = field("PPid:").and_then(|parent| u32::try_from(parent).ok());
+        all.insert(process, (parent.unwrap_or(0), field("VmHWM:").unwrap_or(0)));
+    }
+    let belongs = |process: u32| {
+        let above = |process: &u32| all.get(process).map(|(parent, _)| *parent);
+        std::iter::successors(Some(process), above).any(|process| process == root)
+    };
+    let ours = all.iter().filter(|(process, _)| belongs(**process));
+    ours.map(|(process, (_, peak))| (*process, *peak)).collect()
+}
 fn pontoon(task: Task<'_>, store: &Path) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_pontoon"));
     command.arg("build");
     match task {
         Task::File(file) => command.args(["--no-link", "-f"]).arg(file),
         Task::Derivation(drv) => command.args(["--no-link", drv]),
-        Task::Plan(drv) => command.args(["--dry-run", drv]),
-        Task::Import { drv, from } => command.args(["--no-link", drv, "--eval-store"]).arg(from),
+        Task::Plan(drvs) => command.arg("--dry-run").args(drvs),
+        Task::Import { drvs, from } => {
+            command.arg("--no-link").args(drvs);
+            command.arg("--eval-store").arg(from)
+        }
     };
     command.args(["-j", &jobs().to_string(), "--cores", "1"]);
     command.arg("--store").arg(store);
@@ -130,14 +202,16 @@ fn nix(task: Task<'_>, store: &Path) -> Command {
             command = Command::new("nix-store");
             command.args(["--realise", drv]);
         }
-        Task::Plan(drv) => {
+        Task::Plan(drvs) => {
             command = Command::new("nix-store");
-            command.args(["--realise", "--dry-run", drv]);
+            command.args(["--realise", "--dry-run"]).args(drvs);
         }
-        Task::Import { drv, from } => {
+        Task::Import { drvs, from } => {
             command = Command::new("nix");
-            command.args(["copy", "--derivation", "--no-check-sigs", drv, "--store"]);
-            command.arg(from).arg("--to").arg(store);
+            command
+                .args(["copy", "--derivation", "--no-check-sigs"])
+                .args(drvs);
+            command.arg("--store").arg(from).arg("--to").arg(store);
             return command;
         }
     }

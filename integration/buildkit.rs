@@ -2,7 +2,7 @@
 //! as embedded, and nothing that outlives a run.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::io::Write as _;
+use std::io::{Read as _, Write as _};
 use std::net::TcpListener;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::process::Command;
@@ -12,42 +12,45 @@ use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
 use super::support::{
-    BuildUsers, Daemon, Nix, Place, Ran, Running, Seed, assert_same, count, graph, processes_with,
-    rows, run, until,
+    BuildUsers, Daemon, Kind, Nix, Place, Ran, Running, Seed, assert_same, count, graph,
+    processes_with, rows, run, until,
 };
 
 /// A daemon, a store to evaluate in, and in it the shell of every builder.
-struct Scene<'p> {
-    daemon: Daemon<'p>,
-    nix: Nix<'p>,
+pub(super) struct Scene<'p> {
+    pub(super) daemon: Daemon<'p>,
+    pub(super) nix: Nix<'p>,
     /// The store path of a static busybox.
     shell: String,
 }
 
 impl<'p> Scene<'p> {
     fn new(place: &'p Place) -> Self {
+        Self::of(Kind::BuildKit, place)
+    }
+
+    pub(super) fn of(kind: Kind, place: &'p Place) -> Self {
         let nix = Nix::new(place, "evaluated", BuildUsers::Nobody);
         let added = run(&mut nix.command("nix-store", &["--add", "/bin/busybox"]));
         Self {
-            daemon: Daemon::start(place),
+            daemon: Daemon::of(kind, place),
             shell: added.ok().stdout.trim().to_owned(),
             nix,
         }
     }
 
-    fn pontoon(&self, arguments: &[&str]) -> Command {
-        let paths = ["sh", "sleep", "cat", "ls", "wc"]
+    pub(super) fn pontoon(&self, arguments: &[&str]) -> Command {
+        let paths = ["sh", "sleep", "cat", "ls", "wc", "mkdir", "cp", "ln"]
             .map(|name| format!("/bin/{name}={}", self.shell))
             .join(" ");
         let mut command = self.nix.pontoon(arguments);
-        command
-            .args(["--json", "--sandbox-paths", &paths])
-            .env("BUILDKIT_HOST", self.daemon.address());
+        self.daemon.serve(&mut command);
+        command.args(["--json", "--sandbox-paths", &paths]);
         command
     }
 
     /// A file of the store in the cache mount, as text.
-    fn read(&self, path: &str) -> String {
+    pub(super) fn read(&self, path: &str) -> String {
         fs_err::read_to_string(self.daemon.root().join(path.trim_start_matches('/'))).unwrap()
     }
 
@@ -60,7 +63,7 @@ impl<'p> Scene<'p> {
 }
 
 /// The run's id, which every process of its ops has in its environment.
-fn run_id(ran: &Ran) -> String {
+pub(crate) fn run_id(ran: &Ran) -> String {
     let events = ran.json_lines();
     let begun = events.iter().find(|event| event["event"] == "run-started");
     let run = begun.expect("a run has begun")["run"].as_str();
@@ -68,7 +71,7 @@ fn run_id(ran: &Ran) -> String {
 }
 
 /// The output of a node that was built, by the node's name.
-fn output(events: &[Value], name: &str) -> String {
+pub(crate) fn output(events: &[Value], name: &str) -> String {
     let built = events
         .iter()
         .find(|event| event["event"] == "node-finished" && event["name"] == name);
@@ -111,7 +114,7 @@ fn a_graph_is_built_as_embedded_builds_it_and_only_once() {
     assert!(!place.at("result").exists(), "a link that leads nowhere");
 }
 
-const PIPELINE: &str = r#"
+pub(crate) const PIPELINE: &str = r#"
   let
     make = name: text: extra: derivation ({
       inherit name; system = "x86_64-linux"; builder = "/bin/sh"; args = [ "-euc" text ];
@@ -199,7 +202,7 @@ fn sleeping(place: &Place, scene: &Scene<'_>, marker: &str) -> Running {
 }
 
 /// Waits until no process of an op is left, and returns how long that took.
-fn all_gone(marker: &str, run: &str, since: Instant) -> Duration {
+pub(crate) fn all_gone(marker: &str, run: &str, since: Instant) -> Duration {
     loop {
         let mut left = processes_with(&format!("MARKER={marker}"));
         left.extend(processes_with(&format!("PONTOON_NONCE={run}")));
@@ -239,22 +242,7 @@ fn no_op_outlives_a_pontoon_that_was_killed() {
 }
 
 #[test]
-fn a_daemon_that_dies_is_told_of_and_leaves_no_op() {
-    let place = Place::new();
-    let mut scene = Scene::new(&place);
-    let marker = format!("dead-daemon-{}", std::process::id());
-    let running = sleeping(&place, &scene, &marker);
-    let since = Instant::now();
-    scene.daemon.kill();
-    let ran = running.end().code(7).says("the engine is gone");
-    let took = all_gone(&marker, &run_id(&ran), since);
-    eprintln!("after the daemon's death every process of the op was gone in {took:?}");
-    scene.daemon.restart();
-    completes(&place, &scene);
-}
-
-#[test]
-fn an_effect_whose_daemon_died_is_unknown_and_on_record() {
+fn an_effect_whose_daemon_died_is_unknown_and_never_started_again() {
     let place = Place::new();
     let mut scene = Scene::new(&place);
     let marker = format!("effect-{}", std::process::id());
@@ -270,6 +258,14 @@ fn an_effect_whose_daemon_died_is_unknown_and_on_record() {
     });
     let since = Instant::now();
     scene.daemon.kill();
+    until("the effect is gone", || {
+        processes_with(&format!("MARKER={marker}")).is_empty()
+    });
+    eprintln!(
+        "after the daemon's death every process of the op was gone in {:?}",
+        since.elapsed()
+    );
+    scene.daemon.restart();
     let ran = running.end().code(21);
     assert_eq!(ran.outcomes()["unknown"], 1, "{}", ran.report());
     all_gone(&marker, &run_id(&ran), since);
@@ -281,6 +277,10 @@ fn an_effect_whose_daemon_died_is_unknown_and_on_record() {
         of_run[0].contains("killed with its lifeline"),
         "{of_run:#?}"
     );
+    // The run has said so: the next one does not say it again, and runs it.
+    let quick = pipeline.replace("sleep 600", "true");
+    let ran = run(&mut scene.pontoon(&["run", "--expr", &quick])).ok();
+    assert!(!ran.stdout.contains("is unknown"), "{}", ran.report());
 }
 
 #[test]
@@ -380,9 +380,6 @@ fn what_a_daemon_cannot_do_is_said_by_name() {
     build(&daemon, &["--sandbox-paths", "/bin/sh=/bin/busybox"])
         .code(7)
         .says("the sandbox path `/bin/sh=/bin/busybox` is not in the store");
-    build(&daemon, &["--shape", "strong"])
-        .code(7)
-        .says("`strong` is not there yet on BuildKit");
     build("ssh://host", &[]).code(2).says("ssh://host");
 
     let socket = place.at("stranger");
@@ -390,6 +387,8 @@ fn what_a_daemon_cannot_do_is_said_by_name() {
     let stranger = std::thread::spawn(move || {
         let (mut stream, _) = listener.accept().unwrap();
         stream.write_all(b"220 mail.example.org ESMTP\r\n").unwrap();
+        // What is unread when it closes would be answered by an error, and not by its words.
+        stream.read_to_end(&mut Vec::new()).ok();
     });
     let address = format!("unix://{}", socket.display());
     build(&address, &["--sandbox-paths", ""])

@@ -164,10 +164,11 @@ fn evaluation_waits_for_a_collection_and_can_be_interrupted() {
         Running::start(command.arg("-f").arg(&file))
     };
     let mut first = build("before");
-    std::thread::sleep(Duration::from_millis(500));
+    std::thread::sleep(Duration::from_secs(3));
     assert!(!first.has_ended(), "a collector is at work");
     first.signal(rustix::process::Signal::INT);
-    first.end().code(130).says("garbage collection");
+    let own = format!("gc.lock` is locked by process {} ", std::process::id());
+    first.end().code(130).says(&own);
     let second = build("before");
     std::thread::sleep(Duration::from_millis(200));
     drop(lock);

@@ -21,7 +21,7 @@ pub(super) const BUILDS: &str = r#"
   tool = make "tool" ''
     mkdir -p $out/bin
     cp /bin/sh $out/bin/busybox
-    for name in sh ls cat env sort cut tr sha256sum wget sleep id; do ln -s busybox $out/bin/$name; done
+    for name in sh ls cat env sort cut tr sha256sum wget sleep id wc chmod; do ln -s busybox $out/bin/$name; done
   '';
   hello = make "hello" "echo hello > $out";
   other = make "other" "echo other > $out";
@@ -48,6 +48,23 @@ impl<'p> Stage<'p> {
             // Plain takes a second user id.
             Self::user(place, "bare", User::without_range(place), "strong"),
         ]
+    }
+
+    /// Those in which an effect may have the whole store.
+    pub(super) fn strong(place: &'p Place) -> Vec<Self> {
+        let mut all = Self::all(place);
+        all.retain(|stage| stage.shape == "strong");
+        all
+    }
+
+    /// Where a store path lies on disk.
+    pub(super) fn physical(&self, path: &str) -> PathBuf {
+        self.nix.physical(path)
+    }
+
+    /// Checks that real Nix finds nothing wrong with the store.
+    pub(super) fn verify(&self) {
+        self.nix.verify();
     }
 
     fn user(place: &'p Place, name: &'static str, user: User<'p>, shape: &'static str) -> Self {
@@ -99,7 +116,7 @@ impl<'p> Stage<'p> {
 }
 
 /// The event in which a node ended.
-fn finished<'e>(events: &'e [Value], name: &str) -> &'e Value {
+pub(super) fn finished<'e>(events: &'e [Value], name: &str) -> &'e Value {
     events
         .iter()
         .find(|event| event["event"] == "node-finished" && event["name"] == name)
@@ -166,7 +183,7 @@ impl Server {
 }
 
 /// A text's hash, in hexadecimal digits.
-fn sha256(text: &str) -> String {
+pub(super) fn sha256(text: &str) -> String {
     let algorithm = pontoon::nix::HashAlgorithm::Sha256;
     let hash = pontoon::nix::hash_bytes(algorithm, text.as_bytes());
     let digits = |all: String, byte: &u8| format!("{all}{byte:02x}");
@@ -174,7 +191,7 @@ fn sha256(text: &str) -> String {
 }
 
 /// The files below a directory that hold any of these texts. Nothing is skipped: root reads all.
-fn holding(directory: &Path, needles: &[&str]) -> Vec<PathBuf> {
+pub(super) fn holding(directory: &Path, needles: &[&str]) -> Vec<PathBuf> {
     let mut found = Vec::new();
     for entry in fs_err::read_dir(directory).unwrap() {
         let entry = entry.unwrap();

@@ -11,7 +11,7 @@ use std::time::Duration;
 use pontoon::engine::embedded::machine::{Accounts, UserMapping};
 use pontoon::engine::embedded::{Config, Embedded};
 use pontoon::engine::lower::{STORE_CACHE, STORE_DEVICE};
-use pontoon::engine::{Engine, EngineEvent, Op, OpEnd, OpExit, SecretValue};
+use pontoon::engine::{Engine, EngineEvent, Op, OpEnd, OpExit, OpRoot, SecretValue};
 use pontoon::tunnel::{Decoder, Frame, FromAgent, ToAgent, VERSION, encode, frame};
 
 /// An engine whose one store lies in a directory of its own.
@@ -58,6 +58,7 @@ impl Bench {
             nonce: nonce.to_owned(),
             definition,
             secrets: secrets.collect(),
+            root: OpRoot::Defined,
         };
         self.engine.start(op).unwrap();
     }

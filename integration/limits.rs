@@ -235,7 +235,7 @@ fn limits_end_effects() {
 
 /// Runs a command in a user namespace where no other may be made, as `user.max_user_namespaces=0`
 /// has it for a whole machine: the user's copy of the executable, as this uid.
-fn confined(place: &Place, user: &User<'_>, uid: u32, arguments: &[&str]) -> Ran {
+pub(super) fn confined(place: &Place, user: &User<'_>, uid: u32, arguments: &[&str]) -> Ran {
     let script = format!(
         "until [ $(id -u) = 0 ]; do sleep 0.02; done
          # A program that root starts has root's capabilities; this shell was there before.

@@ -7,20 +7,31 @@
     reason = "a test fails by panicking, and so does what it calls"
 )]
 
+mod bad_input;
+mod bootstrap;
 mod buildkit;
 mod collector;
 mod commands;
 mod concurrency;
 mod conformance;
+mod daemon_kills;
+mod daemons;
 mod demo;
 mod effects;
 mod engine;
 mod eval;
 mod graphs;
+mod hardship;
 mod harness;
+mod installables;
 mod kills;
 mod limits;
+mod losses;
+mod matrix;
 mod outputs;
 mod pipelines;
+mod releases;
+mod roots;
+mod strong;
 mod support;
 mod users;

@@ -78,7 +78,35 @@ let
         else if !isString value.file then mustBe "${at}.file" "a string" value.file
         else when (getContext value.file != { }) (fault "${at}.file" "refers to the store, where everybody can read it")
       );
-  known = [ "command" "tools" "environment" "after" "gate" "secrets" "timeout" ];
+  # An image of a registry is named, one in the store is where it lies.
+  isReference = value: isString value && getContext value == { };
+  checkImage = at: value:
+    if isReference value then
+      when (match "[./].*" value != null)
+        (fault at "is a path outside the store: write it as a Nix path, not as a string")
+    else inStore at "the name of an image, or an OCI layout in the store" value;
+  inStore = at: what: value:
+    if !isText value || isInt value then mustBe at what value
+    else when (getContext (text value) == { })
+      (fault at "is a path outside the store: write it as a Nix path, not as a string");
+  isBuild = value: isAttrs value && !(isText value);
+  checkDockerfile = at: value:
+    if !isBuild value then inStore at "a directory with a Dockerfile, or a set" value
+    else
+      fields "${at}." "a dockerfile" [ "context" "file" "target" "args" ] value
+      ++ (if value ? context then inStore "${at}.context" "a directory" value.context
+          else fault "${at}.context" "is missing")
+      ++ when (value ? file) (word "${at}.file" value.file)
+      ++ when (value ? target) (word "${at}.target" value.target)
+      ++ set "${at}.args" word (value.args or { });
+  # What a daemon is told as it is: nothing of the store is in sight while it builds an image.
+  word = at: value:
+    if !isString value then mustBe at "a string" value
+    else when (getContext value != { })
+      (fault at "refers to the store, which the build of a Dockerfile does not see: copy it into the context");
+  known = [
+    "command" "tools" "environment" "after" "gate" "secrets" "timeout" "image" "dockerfile" "store"
+  ];
   checkEffect = at: effect:
     if isDerivation effect then fault at "is a derivation: name it in `builds`"
     else if !isAttrs effect then mustBe at "a set" effect
@@ -92,7 +120,10 @@ let
       ++ when (effect ? gate) (names "${at}.gate" effect.gate)
       ++ set "${at}.secrets" checkSecret (effect.secrets or { })
       ++ when (effect ? timeout && !isInt effect.timeout && !isString effect.timeout)
-        (mustBe "${at}.timeout" "seconds, or a string such as \"10m\"" effect.timeout);
+        (mustBe "${at}.timeout" "seconds, or a string such as \"10m\"" effect.timeout)
+      ++ when (effect ? image) (checkImage "${at}.image" effect.image)
+      ++ when (effect ? dockerfile) (checkDockerfile "${at}.dockerfile" effect.dockerfile)
+      ++ when (effect ? store && !isString effect.store) (mustBe "${at}.store" "\"whole\"" effect.store);
 
   errors =
     if missing != [ ] then [ ]
@@ -106,8 +137,12 @@ let
     let
       tools = effect.tools or [ ];
       environment = effect.environment or { };
+      image = effect.image or null;
+      build = effect.dockerfile or null;
+      place = if isBuild build then build.context else build;
+      roots = filter (root: root != null) [ image place ];
       # One string holds the context of all.
-      context = getContext (concatStringsSep "" (map text (effect.command ++ tools ++ attrValues environment)));
+      context = getContext (concatStringsSep "" (map text (effect.command ++ tools ++ attrValues environment ++ roots)));
       derivations = filter (path: context.${path} ? outputs || context.${path} ? allOutputs) (attrNames context);
     in
     {
@@ -121,6 +156,19 @@ let
         if !(effect ? timeout) then null
         else if isInt effect.timeout then { seconds = effect.timeout; }
         else { text = unsafeDiscardStringContext effect.timeout; };
+      image =
+        if image == null then null
+        else if isReference image then { reference = image; }
+        else { layout = plain image; };
+      dockerfile =
+        if build == null then null
+        else {
+          context = plain place;
+          file = build.file or null;
+          target = build.target or null;
+          args = build.args or { };
+        };
+      store = if effect ? store then unsafeDiscardStringContext effect.store else null;
       needs = map (drv: {
         inherit drv;
         outputs = context.${drv}.outputs or [ ];

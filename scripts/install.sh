@@ -35,6 +35,8 @@ if [ "$what" = run ]; then
     need tcc tcc
     # What a BuildKit daemon runs containers with; the daemon itself is built by Go.
     need runc runc
+    # Newer versions of Nix, each in a root of its own.
+    need debootstrap debootstrap
     need /usr/lib/x86_64-linux-musl/libc.a musl-dev
     # The shell inside sandboxes: it must not need a loader.
     if ! busybox true 2> /dev/null || ldd "$(command -v busybox)" > /dev/null 2>&1; then

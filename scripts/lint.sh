@@ -18,4 +18,4 @@ if [ ! -x "$deny" ]; then
     (cd / && step cargo install --quiet --locked cargo-deny --root "$tools")
 fi
 step "$deny" --locked check bans licenses sources
-step shellcheck .ci/run scripts/*.sh example/*.sh
+step shellcheck .ci/run scripts/*.sh example/*.sh integration/*/*.sh

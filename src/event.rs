@@ -99,6 +99,36 @@ pub enum Event {
         /// Seconds it took.
         seconds: f64,
     },
+    /// The store or the engine was lost. What has an outcome keeps it; the run goes on with a new
+    /// plan, and another `planned` tells what is left.
+    Lost {
+        /// Which of them.
+        what: Lost,
+        /// What is known of the reason.
+        reason: String,
+        /// How often that has happened in this run.
+        time: u32,
+        /// How often it may.
+        of: u32,
+    },
+    /// The engine does not answer, and is waited for.
+    EngineAwaited {
+        /// What it says, or what does not work.
+        reason: String,
+        /// How many seconds it is waited for at most.
+        seconds: u64,
+    },
+    /// A node is to be started anew: what was told of it before does not hold any more.
+    NodeAgain {
+        /// The node.
+        node: NodeId,
+        /// Pure or impure.
+        kind: NodeKind,
+        /// A short name: the derivation's or the effect's.
+        name: String,
+        /// Why.
+        reason: String,
+    },
     /// A node waits for another program's lock.
     NodeWaiting {
         /// The node.
@@ -124,7 +154,8 @@ pub enum Event {
         /// The line; bytes that are not UTF-8 appear as U+FFFD (the log file keeps them).
         line: String,
     },
-    /// A node has its final outcome. Every node of the plan that was not valid gets exactly one.
+    /// A node has its final outcome. Every node of the plan that was not valid gets exactly one, and
+    /// one more for every [`Event::NodeAgain`] that comes after it.
     NodeFinished {
         /// The node.
         node: NodeId,
@@ -164,6 +195,17 @@ pub enum Event {
         /// The exit code of the command.
         exit_code: u8,
     },
+}
+
+/// What a run can lose and go on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Lost {
+    /// The store that the plan was made for: it was pruned, replaced by an empty one, or its agent
+    /// ended.
+    Store,
+    /// What runs the ops.
+    Engine,
 }
 
 /// What came of a node.

@@ -4,9 +4,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
+use pontoon::engine::device::Users;
 use serde_json::Value;
 
-use super::super::support::{BuildUsers, Daemon, Nix, sandbox_paths};
+use super::super::support::{BuildUsers, Daemon, Kind, Nix, count, sandbox_paths};
 use super::setting::{WAYS, Way};
 use super::{
     Place, SETTINGS, Setting, Ways, assert_equal_but_for, assert_nix_agrees, files, instantiate,
@@ -155,24 +156,73 @@ fn vectors_are_built_as_recorded_and_as_nix_builds_them() {
     }
 }
 
-#[test]
-fn vectors_are_built_as_recorded_in_the_store_of_a_daemon() {
+/// Builds the vectors on a daemon: those that build are as recorded, and those that fail fail as
+/// recorded and leave nothing valid.
+fn on_a_daemon(kind: Kind) {
     let vectors = Vectors::new();
-    let daemon = Daemon::start(&vectors.place);
+    let daemon = if kind.is_strong() {
+        Daemon::strong(kind, &vectors.place, Users::Machine)
+    } else {
+        Daemon::of(kind, &vectors.place)
+    };
     let nix = Nix::new(&vectors.place, "evaluated", BuildUsers::Nobody);
     let added = run(&mut nix.command("nix-store", &["--add", "/bin/busybox"])).ok();
     let paths = sandbox_paths();
     let names = paths.iter().filter_map(|path| path.split('=').next());
     let paths = names.map(|name| format!("{name}={}", added.stdout.trim()));
     let paths = paths.collect::<Vec<_>>().join(" ");
+    let build = |drvs: &[String]| {
+        let mut command = nix.pontoon(&["build", "--cores", "1", "--sandbox-paths", &paths]);
+        run(daemon.serve(command.args(drvs)))
+    };
     for group in ["good", "again"] {
         let drvs = instantiate(&nix, &vectors.file, group);
         let all: Vec<String> = drvs.values().map(|drv| format!("{drv}^*")).collect();
-        let mut command = nix.pontoon(&["build", "--sandbox-paths", &paths]);
-        run(command.args(all).env("BUILDKIT_HOST", daemon.address())).ok();
+        build(&all).ok();
     }
-    vectors.assert_as_recorded(&daemon.root(), &OF_THE_SANDBOX);
+    let except = if kind.is_strong() {
+        &[][..]
+    } else {
+        &OF_THE_SANDBOX
+    };
+    vectors.assert_as_recorded(&daemon.root(), except);
+    instantiate(&nix, &vectors.file, "bad");
+    let before = rows(&daemon.root());
+    let bad = vectors.listed(BAD);
+    for vector in &bad[..count(2, bad.len())] {
+        let drv = vector["drv"].as_str().unwrap();
+        let code = i32::try_from(vector["exitCode"].as_i64().unwrap()).unwrap();
+        build(&[drv.to_owned()]).code(code);
+    }
+    let after = rows(&daemon.root());
+    let with_deriver = after.iter().filter(|(_, row)| row.deriver.is_some());
+    for (path, row) in with_deriver.filter(|(path, _)| !before.contains_key(*path)) {
+        let deriver = name_of(row.deriver.as_deref().unwrap());
+        assert_eq!(deriver, "fod-bad", "{path}");
+    }
     daemon.verify(&nix);
+}
+
+#[test]
+fn vectors_are_built_as_recorded_by_buildkitd() {
+    on_a_daemon(Kind::BuildKit);
+}
+
+#[test]
+fn vectors_are_built_as_recorded_in_a_store_that_is_a_device() {
+    for kind in Kind::STRONG {
+        on_a_daemon(kind);
+    }
+}
+
+#[test]
+fn vectors_are_built_as_recorded_by_dockerd_20() {
+    on_a_daemon(Kind::Docker20);
+}
+
+#[test]
+fn vectors_are_built_as_recorded_by_dockerd_29() {
+    on_a_daemon(Kind::Docker29);
 }
 
 fn build(

@@ -7,7 +7,10 @@
 //! | the built executable | [`Place::pontoon`], [`User::pontoon`] |
 //! | a command to be signalled, or waited for | [`Running`], [`until`] |
 //! | real Nix on a chroot store, and the executable on the same | [`Nix`], [`Nix::pontoon`] |
-//! | a real BuildKit daemon, and its store as it lies on disk | [`Daemon`] |
+//! | a real daemon of some [`Kind`], and its store as it lies on disk | [`Daemon`] |
+//! | one that is the engine, and something in its builders' `/bin` | [`Scene`] |
+//! | a registry that it can reach, and a small image | [`Registry`], [`Image`] |
+//! | another version of Nix | [`Release`] |
 //! | a derivation that builds until it is let go | [`Held`] |
 //! | a random graph of derivations | [`graph()`] |
 //! | what a store says of its paths, as rows and as `nix path-info` | [`rows`], [`Nix::path_info`] |
@@ -24,15 +27,19 @@ mod nix;
 mod place;
 mod process;
 mod random;
+mod release;
 mod rows;
+mod scene;
 mod user;
 
-pub(crate) use daemon::{Daemon, processes_with};
+pub(crate) use daemon::{Daemon, Image, Kind, Registry, USER, processes_with};
 pub(crate) use graph::graph;
 pub(crate) use held::Held;
 pub(crate) use nix::{BuildUsers, Nix, sandbox_paths};
 pub(crate) use place::Place;
 pub(crate) use process::{Ran, Running, run, until};
 pub(crate) use random::{Seed, count};
+pub(crate) use release::Release;
 pub(crate) use rows::{Row, assert_same, rows};
+pub(crate) use scene::Scene;
 pub(crate) use user::User;

@@ -57,6 +57,14 @@ impl<'p> Nix<'p> {
         self
     }
 
+    /// The same Nix, with one more line in its settings, which wins over those above it.
+    pub(crate) fn with_setting(self, line: &str) -> Self {
+        let file = self.configuration.join("nix.conf");
+        let text = fs_err::read_to_string(&file).unwrap();
+        fs_err::write(&file, text + line + "\n").unwrap();
+        self
+    }
+
     /// The store's root, as `--store` takes it.
     pub(crate) fn root(&self) -> &Path {
         &self.root
@@ -129,7 +137,7 @@ impl<'p> Nix<'p> {
     /// What `nix path-info --json` says of some paths, each without its time of registration.
     pub(crate) fn path_info(&self, paths: &[&str]) -> Vec<Value> {
         let ran = run(&mut self.command("nix", &[&["path-info", "--json"], paths].concat())).ok();
-        let mut infos: Vec<Value> = serde_json::from_str(&ran.stdout).unwrap();
+        let mut infos = infos(serde_json::from_str(&ran.stdout).unwrap());
         for info in &mut infos {
             info.as_object_mut()
                 .expect("it is an object")
@@ -158,6 +166,21 @@ impl<'p> Nix<'p> {
             root: root.to_owned(),
             configuration: self.configuration.clone(),
         }
+    }
+}
+
+/// The answer of `nix path-info --json`: a list, or in newer versions a map by path.
+fn infos(answer: Value) -> Vec<Value> {
+    match answer {
+        Value::Array(infos) => infos,
+        Value::Object(by_path) => by_path
+            .into_iter()
+            .map(|(path, mut info)| {
+                info["path"] = path.into();
+                info
+            })
+            .collect(),
+        other => panic!("no list and no map: {other}"),
     }
 }
 

@@ -10,12 +10,15 @@
 //! 7. the outputs are checked, made canonical, scanned, renamed into the store and registered;
 //! 8. the attempt's end is recorded, the locks go, the conductor hears the result.
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
 use crate::agent::link::Lost;
 use crate::agent::outputs::Collect;
-use crate::agent::room::{BUILD_DIR, Network, Program, Room, RoomError, SlotDirs, Writes};
+use crate::agent::room::{BUILD_DIR, Network, Program, Room, RoomError, Writes};
+use crate::agent::slot_dirs::SlotDirs;
+use crate::agent::tools::tools;
 use crate::agent::users::{BuildUser, UsersError};
 use crate::agent::watch::{End, Limits, Watch, WatchError};
 use crate::agent::{Agent, Shape, USER_POOL, end, points};
@@ -23,10 +26,12 @@ use crate::event::Failure;
 use crate::nix::StorePath;
 use crate::nix::derivation::{self, Kvm, Level, Parsed, Recipe, Systems};
 use crate::sandbox::{self, Exit, Filter, Personality};
-use crate::store::attempts::{self, Durability, Kind, Running};
+use crate::store::attempts::{self, Durability, Kind, Running, Verdict};
 use crate::store::logs::LogWriter;
 use crate::store::{PathInfo, Slot};
-use crate::tunnel::{BuildJob, BuildResult, FromAgent, MachineError, PathFacts};
+use crate::tunnel::{
+    BuildJob, BuildResult, EffectRoot, FromAgent, MachineError, PathFacts, SandboxPath,
+};
 
 /// Why a build ended without a result of its own.
 enum Stop {
@@ -93,15 +98,20 @@ impl Agent {
             return Ok(BuildResult::AlreadyValid { outputs });
         }
         let closure = self.input_closure(&drv)?;
+        let seen = self.seen(&closure, &job.sandbox_paths)?;
         for path in outputs.iter().filter(|path| !valid.contains(path)) {
             self.store.delete_invalid(path).map_err(machine)?;
         }
         let slot = self.slot(job.slot)?;
         let user = self.user(&slot)?;
         let attempt = self.begin(job)?;
-        let result = self.attempt(job, &recipe, &closure, &valid, (&slot, &user));
+        let result = self.attempt(job, &recipe, (&closure, &seen), &valid, (&slot, &user));
         // A build can be repeated: neither its record nor a lock file that stays is worth its result.
-        let _ = attempt.end(&end(describe(&result), exit_code(&result)));
+        let _ = attempt.end(&end(
+            verdict(&result),
+            describe(&result),
+            exit_code(&result),
+        ));
         let _ = locks.release();
         result
     }
@@ -173,6 +183,25 @@ impl Agent {
         self.store.closure(roots).map_err(machine)
     }
 
+    /// Adds what sandbox paths of the store need: as in Nix builders see it, and their outputs
+    /// cannot refer to it.
+    fn seen<'c>(
+        &mut self,
+        closure: &'c BTreeMap<StorePath, PathInfo>,
+        paths: &[SandboxPath],
+    ) -> Result<Cow<'c, BTreeMap<StorePath, PathInfo>>, Stop> {
+        let roots = tools(self.shape, paths);
+        if roots.is_empty() {
+            return Ok(Cow::Borrowed(closure));
+        }
+        if self.tools.is_none() {
+            self.tools = Some(self.closure_or_lost(&roots)?);
+        }
+        let mut seen = self.tools.clone().unwrap_or_default();
+        seen.extend(closure.clone());
+        Ok(Cow::Owned(seen))
+    }
+
     fn facts_of(&self, valid: &BTreeSet<StorePath>) -> Result<Vec<PathFacts>, Stop> {
         let infos = self.store.infos(valid).map_err(machine)?;
         Ok(infos.into_values().map(|info| self.fact(info)).collect())
@@ -210,7 +239,10 @@ impl Agent {
         &mut self,
         job: &BuildJob,
         recipe: &Recipe,
-        closure: &BTreeMap<StorePath, PathInfo>,
+        (closure, seen): (
+            &BTreeMap<StorePath, PathInfo>,
+            &BTreeMap<StorePath, PathInfo>,
+        ),
         valid: &BTreeSet<StorePath>,
         (slot, user): (&SlotDirs, &BuildUser),
     ) -> Result<BuildResult, Stop> {
@@ -228,11 +260,12 @@ impl Agent {
             shape: self.shape,
             dir: &self.store.dir().clone(),
             slot,
-            closure,
+            closure: seen,
             sandbox_paths: &job.sandbox_paths,
             user,
             network,
             writes: Writes::Slot,
+            root: EffectRoot::Empty,
             files,
         };
         let program = Program {
@@ -261,7 +294,7 @@ impl Agent {
                     slot,
                 };
                 let collected = collect.collect(&mut self.store, user);
-                self.leave(slot, closure);
+                self.leave(slot, seen);
                 let paths = collected?;
                 let outputs = self.facts_of(&paths)?;
                 return Ok(BuildResult::Built { outputs });
@@ -277,11 +310,11 @@ impl Agent {
             End::TimedOut(seconds) => Failure::TimedOut { seconds },
             End::Silent(seconds) => Failure::Silent { seconds },
             End::Cancelled => {
-                self.leave(slot, closure);
+                self.leave(slot, seen);
                 return Ok(BuildResult::Cancelled);
             }
         };
-        self.leave(slot, closure);
+        self.leave(slot, seen);
         Err(failed(failure))
     }
 
@@ -324,6 +357,7 @@ impl Agent {
         };
         watch.until_end().map_err(|error| match error {
             WatchError::Lost(lost) => Interrupted::Lost(lost),
+            WatchError::Late(lost, exit) => Interrupted::Late(lost, exit),
             other => Interrupted::machine(&other),
         })
     }
@@ -358,6 +392,8 @@ fn personality(wanted: derivation::Personality) -> Personality {
 pub(super) enum Interrupted {
     Machine(MachineError),
     Lost(Lost),
+    /// The lifeline ended, but the process had ended by itself before.
+    Late(Lost, Exit),
 }
 
 impl Interrupted {
@@ -370,7 +406,7 @@ impl From<Interrupted> for Stop {
     fn from(stop: Interrupted) -> Self {
         match stop {
             Interrupted::Machine(error) => Self::Machine(error),
-            Interrupted::Lost(lost) => Self::Lost(lost),
+            Interrupted::Lost(lost) | Interrupted::Late(lost, _) => Self::Lost(lost),
         }
     }
 }
@@ -382,6 +418,15 @@ impl From<crate::agent::outputs::Rejected> for Stop {
             Rejected::Output(failure) => failed(failure),
             Rejected::Machine(error) => Self::Machine(error),
         }
+    }
+}
+
+fn verdict(result: &Result<BuildResult, Stop>) -> Verdict {
+    match result {
+        Ok(BuildResult::Built { .. }) => Verdict::Good,
+        Ok(BuildResult::Cancelled) => Verdict::Cancelled,
+        Err(Stop::Lost(_)) => Verdict::Killed,
+        _ => Verdict::Bad,
     }
 }
 

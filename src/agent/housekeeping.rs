@@ -30,14 +30,18 @@ impl Agent {
                 links,
             } => self
                 .root(services, &run, &temporary, &links)
-                .map(|()| Some(FromAgent::Rooted)),
+                .map(|which| Some(FromAgent::Valid { which })),
             ToAgent::Keep { links } => self.keep(&links).map(|()| Some(FromAgent::Rooted)),
-            ToAgent::Query { paths, scope } => self
-                .query(&paths, scope)
-                .map(|paths| Some(FromAgent::Paths { paths })),
+            ToAgent::Query { paths, scope } => self.query(&paths, scope).map(Some),
             ToAgent::Lease { count } => self
                 .lease(services, count)
                 .map(|slots| Some(FromAgent::Leased { slots })),
+            ToAgent::Attempts { run, ids } => self
+                .attempts(&run, &ids)
+                .map(|attempts| Some(FromAgent::Attempts { attempts })),
+            ToAgent::Unsettled { run, effects } => self
+                .unsettled(&run, &effects)
+                .map(|attempts| Some(FromAgent::Attempts { attempts })),
             ToAgent::Import { header } => {
                 self.import(services, header)?;
                 Ok(None)
@@ -62,7 +66,7 @@ impl Agent {
         run: &str,
         temporary: &[StorePath],
         links: &[StorePath],
-    ) -> Result<(), MachineError> {
+    ) -> Result<Vec<usize>, MachineError> {
         self.store
             .add_temp_roots(temporary)
             .map_err(|error| MachineError::of(&error))?;
@@ -74,7 +78,12 @@ impl Agent {
             .link(links)
             .map_err(|error| MachineError::of(&error))?;
         services.roots = Some(roots);
-        Ok(())
+        self.which_valid(temporary)
+    }
+
+    fn which_valid(&self, paths: &[StorePath]) -> Result<Vec<usize>, MachineError> {
+        let valid = self.store.which_valid(paths);
+        valid.map_err(|error| MachineError::of(&error))
     }
 
     fn keep(&mut self, links: &[String]) -> Result<(), MachineError> {
@@ -85,24 +94,18 @@ impl Agent {
         Ok(())
     }
 
-    fn query(
-        &mut self,
-        paths: &[StorePath],
-        scope: QueryScope,
-    ) -> Result<Vec<PathFacts>, MachineError> {
-        let valid = self
-            .store
-            .valid(paths)
-            .map_err(|error| MachineError::of(&error))?;
-        if scope == QueryScope::Closure {
-            return self.facts(&valid).map_err(|error| MachineError::of(&error));
+    fn query(&mut self, paths: &[StorePath], scope: QueryScope) -> Result<FromAgent, MachineError> {
+        let which = self.which_valid(paths)?;
+        match scope {
+            QueryScope::Paths => Ok(FromAgent::Valid { which }),
+            QueryScope::Closure => {
+                let roots = which.into_iter().map(|at| paths[at].clone()).collect();
+                let facts = self.facts(&roots);
+                facts
+                    .map(|paths| FromAgent::Paths { paths })
+                    .map_err(|error| MachineError::of(&error))
+            }
         }
-        let bare = |path| PathFacts {
-            path,
-            references: std::collections::BTreeSet::new(),
-            kind: PathKind::Unknown,
-        };
-        Ok(valid.into_iter().map(bare).collect())
     }
 
     /// Returns the facts of everything in the closure of valid paths.

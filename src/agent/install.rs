@@ -7,11 +7,11 @@ use std::io;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 
-use crate::agent::{PLAIN_STORE, exit};
+use crate::agent::{Shape, exit};
 
 /// Copies the running executable into the store as `pontoon/agent/ID`; returns the exit code.
-pub fn run(id: &str, nonce: &str) -> i32 {
-    match deliver(Path::new(PLAIN_STORE), id, nonce) {
+pub fn run(id: &str, shape: Shape, nonce: &str) -> i32 {
+    match deliver(shape.nix_dir(), id, nonce) {
         Ok(()) => exit::DONE,
         Err(_) => exit::UNFIT,
     }

@@ -10,6 +10,8 @@
 //! | `effect NAME` | one effect |
 //! | `probe` | none: it tells what the op sees ([`probe`]) |
 //!
+//! `install` and `export` have no tunnel and no job: see [`install`] and [`export`].
+//!
 //! In *strong* the op holds the whole store at `/nix` and the agent makes a sandbox for each
 //! derivation ([`room`]). In *plain* the op is the sandbox: the store is at `/.pontoon/store`,
 //! where no builder reaches, and the closure is mounted read-only by the op itself.
@@ -18,25 +20,33 @@
 
 pub mod build;
 pub mod effect;
+pub mod export;
 pub mod housekeeping;
+pub mod image;
 pub mod install;
 pub mod link;
 pub mod outputs;
 pub mod points;
 pub mod probe;
+pub mod records;
 pub mod room;
+pub mod slot_dirs;
+pub mod tools;
 pub mod users;
 pub mod watch;
 
+use std::collections::BTreeMap;
+use std::fmt;
 use std::os::unix::fs::PermissionsExt as _;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use link::{Link, Lost};
 use users::Users;
 
-use crate::store::attempts::{self, Attempt, End, Kind};
-use crate::store::{NixDir, Store};
+use crate::nix::StorePath;
+use crate::store::attempts::{self, Attempt, End, Kind, Verdict};
+use crate::store::{NixDir, PathInfo, Store};
 use crate::tunnel::{self, FromAgent, MachineError, ToAgent};
 
 /// The op's environment variable with its nonce.
@@ -46,6 +56,10 @@ pub const SHAPE: &str = "PONTOON_SHAPE";
 /// Set by the device that brings the store: who builders may be, see [`Users`].
 pub const USERS: &str = "PONTOON_BUILD_USERS";
 
+/// The op's environment variable with that of the image at its root: a list in JSON, `NAME=VALUE`
+/// each.
+pub const IMAGE: &str = "PONTOON_IMAGE";
+
 /// What of an op's root is the agent's alone.
 pub const OWN: &str = "/.pontoon";
 /// Where a plain op has the whole store.
@@ -54,6 +68,8 @@ pub const PLAIN_STORE: &str = "/.pontoon/store";
 pub const USER_POOL: &str = "/.pontoon/userpool";
 /// Below this a strong op has what `sandbox-paths` ask for, each at its target.
 pub const SANDBOX_PATHS: &str = "/.pontoon/sandbox";
+/// Where an op that copies a part of the store puts it.
+pub const EXPORT: &str = "/.pontoon/export";
 /// Where an effect's secrets are.
 pub const SECRETS: &str = "/run/secrets";
 
@@ -80,6 +96,8 @@ pub struct Orders {
     pub shape: Shape,
     /// The value of [`USERS`], if any.
     pub users: Option<String>,
+    /// The environment of the image at the op's root.
+    pub image: Vec<(String, String)>,
 }
 
 /// The agent's subcommand.
@@ -104,6 +122,32 @@ pub enum Shape {
     Plain,
 }
 
+impl fmt::Display for Shape {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Strong => "strong",
+            Self::Plain => "plain",
+        })
+    }
+}
+
+impl Shape {
+    /// Reads the op's variable.
+    pub fn read(text: &str) -> Option<Self> {
+        [Self::Strong, Self::Plain]
+            .into_iter()
+            .find(|shape| shape.to_string() == text)
+    }
+
+    /// Where an op of this shape has the whole store.
+    pub fn nix_dir(self) -> &'static Path {
+        Path::new(match self {
+            Self::Strong => "/nix",
+            Self::Plain => PLAIN_STORE,
+        })
+    }
+}
+
 impl Orders {
     /// Reads the arguments after the program's name, and the environment, of an op.
     pub fn read(arguments: &[String], environment: &[(String, String)]) -> Option<Self> {
@@ -120,18 +164,25 @@ impl Orders {
             "probe" => Task::Probe,
             _ => return None,
         };
-        let shape = match variable(SHAPE)?.as_str() {
-            "strong" => Shape::Strong,
-            "plain" => Shape::Plain,
-            _ => return None,
-        };
+        let shape = Shape::read(&variable(SHAPE)?)?;
         Some(Self {
             task,
             nonce: variable(NONCE)?,
             shape,
             users: variable(USERS),
+            image: variables_of(variable(IMAGE).as_deref().unwrap_or("[]"))?,
         })
     }
+}
+
+fn variables_of(variables: &str) -> Option<Vec<(String, String)>> {
+    let variables: Vec<String> = serde_json::from_str(variables).ok()?;
+    let pairs = variables.iter().filter_map(|text| text.split_once('='));
+    Some(
+        pairs
+            .map(|(name, value)| (name.to_owned(), value.to_owned()))
+            .collect(),
+    )
 }
 
 /// What an agent works with.
@@ -150,11 +201,17 @@ pub struct Agent {
     pub nonce: String,
     /// How many attempts it has begun.
     pub attempts: u32,
+    /// The environment of the image at the op's root.
+    pub image: Vec<(String, String)>,
+    /// The closure of the sandbox paths that are in the store, once it is known: it is the same
+    /// for all jobs of a run.
+    pub tools: Option<BTreeMap<StorePath, PathInfo>>,
 }
 
 /// Describes the end of an attempt, now.
-pub(crate) fn end(outcome: String, exit: Option<i32>) -> End {
+pub(crate) fn end(verdict: Verdict, outcome: String, exit: Option<i32>) -> End {
     End {
+        verdict,
         outcome,
         exit,
         ended: now(),
@@ -195,6 +252,8 @@ pub fn run(orders: &Orders) -> i32 {
         slot: None,
         nonce,
         attempts: 0,
+        image: orders.image.clone(),
+        tools: None,
     };
     match agent.greet(orders).and_then(|()| agent.serve(orders.task)) {
         Ok(()) => exit::DONE,
@@ -203,16 +262,12 @@ pub fn run(orders: &Orders) -> i32 {
 }
 
 fn open_store(shape: Shape) -> Result<Store, MachineError> {
-    let nix_dir = match shape {
-        Shape::Strong => PathBuf::from("/nix"),
-        Shape::Plain => {
-            // A daemon makes mount points open to all; no builder may look in here.
-            let private = std::fs::Permissions::from_mode(0o700);
-            fs_err::set_permissions(OWN, private).map_err(|error| MachineError::of(&error))?;
-            PathBuf::from(PLAIN_STORE)
-        }
-    };
-    Store::open(NixDir::new(nix_dir)).map_err(|error| MachineError::of(&error))
+    if shape == Shape::Plain {
+        // A daemon makes mount points open to all; no builder may look in here.
+        let private = std::fs::Permissions::from_mode(0o700);
+        fs_err::set_permissions(OWN, private).map_err(|error| MachineError::of(&error))?;
+    }
+    Store::open(NixDir::new(shape.nix_dir())).map_err(|error| MachineError::of(&error))
 }
 
 impl Agent {

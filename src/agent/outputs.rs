@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-use crate::agent::room::SlotDirs;
+use crate::agent::slot_dirs::SlotDirs;
 use crate::agent::users::BuildUser;
 use crate::event::Failure;
 use crate::nix::derivation::Recipe;

@@ -12,7 +12,7 @@ use std::collections::BTreeMap;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
-use crate::agent::room::SlotDirs;
+use crate::agent::slot_dirs::SlotDirs;
 use crate::nix::StorePath;
 use crate::store::NixDir;
 

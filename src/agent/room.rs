@@ -10,15 +10,16 @@ use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
+use crate::agent::slot_dirs::SlotDirs;
 use crate::agent::users::BuildUser;
-use crate::agent::{SANDBOX_PATHS, Shape, points};
-use crate::nix::StorePath;
+use crate::agent::{Shape, image, points};
+use crate::nix::{InStore, StorePath};
 use crate::sandbox::{
     Access, Cage, Child, Entry, Filter, Identity, Missing, Namespaces, Personality, Process,
     devices,
 };
-use crate::store::{NixDir, PathInfo, Slot};
-use crate::tunnel::SandboxPath;
+use crate::store::{NixDir, PathInfo};
+use crate::tunnel::{EffectRoot, SandboxPath};
 
 /// Where the builder finds its build directory (Nix's `sandbox-build-dir`).
 pub const BUILD_DIR: &str = "/build";
@@ -26,10 +27,10 @@ pub const BUILD_DIR: &str = "/build";
 /// Inside a strong room a builder is this user and group, whoever it is outside.
 const INSIDE: (u32, u32) = (1000, 100);
 
-const PASSWD: &str = "root:x:0:0:Nix build user:/build:/noshell\n\
+pub(super) const PASSWD: &str = "root:x:0:0:Nix build user:/build:/noshell\n\
     nixbld:x:1000:100:Nix build user:/build:/noshell\n\
     nobody:x:65534:65534:Nobody:/:/noshell\n";
-const GROUP: &str = "root:x:0:\nnixbld:!:100:\nnogroup:x:65534:\n";
+pub(super) const GROUP: &str = "root:x:0:\nnixbld:!:100:\nnogroup:x:65534:\n";
 const HOSTS: &str = "127.0.0.1 localhost\n::1 localhost\n";
 const NSSWITCH: &str = "hosts: files dns\nservices: files\n";
 
@@ -50,7 +51,18 @@ pub enum Writes {
     /// To memory that is gone with the room, and not into `/nix/store`: an effect may write down
     /// its secrets, and nothing of them may stay on a disk.
     Memory,
+    /// To such memory, and to all of the store, which is at `/nix`; its owner works in the room.
+    WholeStore,
 }
+
+/// What of `/proc` user 0 may write to without any privilege but its number.
+const WRITABLE_BY_ROOT: [&str; 5] = [
+    "/proc/bus",
+    "/proc/fs",
+    "/proc/irq",
+    "/proc/sys",
+    "/proc/sysrq-trigger",
+];
 
 /// A room to be made.
 pub struct Room<'a> {
@@ -60,7 +72,7 @@ pub struct Room<'a> {
     pub dir: &'a NixDir,
     /// Where outputs and temporary files are made.
     pub slot: &'a SlotDirs,
-    /// Every path of the input closure.
+    /// Every path to be seen: the input closure, and that of what sandbox paths bring.
     pub closure: &'a BTreeMap<StorePath, PathInfo>,
     /// What of the machine is visible besides.
     pub sandbox_paths: &'a [SandboxPath],
@@ -70,52 +82,10 @@ pub struct Room<'a> {
     pub network: Network,
     /// Where what is written in it goes.
     pub writes: Writes,
+    /// What the op has at `/`.
+    pub root: EffectRoot,
     /// Files put in before anything else: absolute path and contents.
     pub files: Vec<(PathBuf, Vec<u8>)>,
-}
-
-/// The directories of a slot.
-#[derive(Debug, Clone)]
-pub struct SlotDirs {
-    /// The slot's number.
-    pub number: u32,
-    /// What becomes `/nix/store`.
-    pub store: PathBuf,
-    /// What becomes `/build`.
-    pub build: PathBuf,
-    /// What becomes `/tmp`.
-    pub temporary: PathBuf,
-    /// An empty directory for the root to be mounted on.
-    pub root: PathBuf,
-    /// A stock of mount points.
-    pub points: PathBuf,
-}
-
-impl SlotDirs {
-    /// The directories of a slot leased by this agent.
-    pub fn of(slot: &Slot) -> Self {
-        Self {
-            number: slot.number(),
-            store: slot.store_dir(),
-            build: slot.build_dir(),
-            temporary: slot.temporary_dir(),
-            root: slot.root_dir(),
-            points: slot.points_dir(),
-        }
-    }
-
-    /// The directories of a slot that the op has mounted: all but `store` are the op's own.
-    pub fn mounted(dir: &NixDir, number: u32) -> Self {
-        let base = dir.slots().join(number.to_string());
-        Self {
-            number,
-            store: base.join("store"),
-            build: PathBuf::from(BUILD_DIR),
-            temporary: PathBuf::from("/tmp"),
-            root: base.join("root"),
-            points: base.join("points"),
-        }
-    }
 }
 
 /// A program to run in a room.
@@ -176,7 +146,7 @@ impl Room<'_> {
                 if self.writes == Writes::Slot {
                     points::lay(self.slot, self.dir, self.closure.keys());
                 }
-                Some(self.cage())
+                Some(self.cage()?)
             }
             Shape::Plain => {
                 self.furnish_op()?;
@@ -191,7 +161,10 @@ impl Room<'_> {
         match self.shape {
             Shape::Strong => Identity::Mapped {
                 outside: (uid, gid),
-                inside: INSIDE,
+                inside: match self.writes {
+                    Writes::Slot | Writes::Memory => INSIDE,
+                    Writes::WholeStore => (0, 0),
+                },
             },
             Shape::Plain => Identity::User { uid, gid },
         }
@@ -199,7 +172,7 @@ impl Room<'_> {
 
     fn prepare_directories(&self) -> Result<(), RoomError> {
         let (uid, gid) = (self.user.uid, self.user.gid);
-        if self.writes == Writes::Memory {
+        if self.writes != Writes::Slot {
             return self.prepare_memory();
         }
         // The group may create outputs beside inputs that are not its own (Nix spec §4.8).
@@ -221,9 +194,11 @@ impl Room<'_> {
         if self.shape == Shape::Strong {
             return Ok(());
         }
-        let store = &self.slot.store;
-        fs_err::create_dir_all(store).map_err(|error| prepare(store, error))?;
-        set(store, 0o555, (0, 0))?;
+        if self.writes == Writes::Memory {
+            let store = &self.slot.store;
+            fs_err::create_dir_all(store).map_err(|error| prepare(store, error))?;
+            set(store, 0o555, (0, 0))?;
+        }
         set(&self.slot.build, 0o700, (self.user.uid, self.user.gid))?;
         set(&self.slot.temporary, 0o1777, (0, 0))
     }
@@ -231,71 +206,74 @@ impl Room<'_> {
     /// The places to write to, with the inputs in the store.
     fn places(&self) -> Vec<Entry> {
         let inputs = self.closure.keys().map(|path| self.input(path));
-        let tmpfs = |target: &str, mode| Entry::Tmpfs {
-            target: target.into(),
-            size: None,
-            mode,
+        if self.writes == Writes::Slot {
+            let build = bind(&self.slot.build, BUILD_DIR, Access::ReadWrite);
+            let temporary = bind(&self.slot.temporary, "/tmp", Access::ReadWrite);
+            let store = bind(&self.slot.store, "/nix/store", Access::ReadWrite);
+            return [build, temporary, store]
+                .into_iter()
+                .chain(inputs)
+                .collect();
+        }
+        let home = Entry::Directory {
+            path: BUILD_DIR.into(),
+            mode: 0o700,
+            owner: (self.user.uid, self.user.gid),
         };
-        let (mut places, after) = match self.writes {
-            Writes::Slot => {
-                let build = bind(&self.slot.build, BUILD_DIR, Access::ReadWrite);
-                let temporary = bind(&self.slot.temporary, "/tmp", Access::ReadWrite);
-                let store = bind(&self.slot.store, "/nix/store", Access::ReadWrite);
-                (vec![build, temporary, store], None)
-            }
-            Writes::Memory => {
-                let home = Entry::Directory {
-                    path: BUILD_DIR.into(),
-                    mode: 0o700,
-                    owner: (self.user.uid, self.user.gid),
-                };
-                let closed = Entry::Chmod {
-                    path: "/nix/store".into(),
-                    mode: 0o555,
-                };
-                let build = tmpfs(BUILD_DIR, 0o700);
-                let places = vec![
-                    build,
-                    home,
-                    tmpfs("/tmp", 0o1777),
-                    tmpfs("/nix/store", 0o755),
-                ];
-                (places, Some(closed))
-            }
-        };
+        let mut places = vec![tmpfs(BUILD_DIR, 0o700), home, tmpfs("/tmp", 0o1777)];
+        if self.writes == Writes::WholeStore {
+            places.push(bind(self.dir.path(), "/nix", Access::ReadWrite));
+            return places;
+        }
+        places.push(tmpfs("/nix/store", 0o755));
         places.extend(inputs);
-        places.extend(after);
+        places.push(Entry::Chmod {
+            path: "/nix/store".into(),
+            mode: 0o555,
+        });
         places
     }
 
     /// The room as a cage of our own.
-    fn cage(&self) -> Cage {
+    fn cage(&self) -> Result<Cage, RoomError> {
         let mut entries = vec![Entry::Directory {
             path: "/".into(),
             mode: 0o750,
             owner: (0, self.user.gid),
         }];
         entries.extend(self.places());
-        entries.extend(self.etc());
+        match self.root {
+            EffectRoot::Empty => entries.extend(self.etc()),
+            EffectRoot::Image => entries.extend(image::entries(Path::new("/"))?),
+        }
         entries.extend(devices());
-        entries.push(Entry::Tmpfs {
-            target: "/dev/shm".into(),
-            size: None,
-            mode: 0o1777,
-        });
+        entries.push(tmpfs("/dev/shm", 0o1777));
         entries.push(Entry::Proc {
             target: "/proc".into(),
         });
+        if self.writes == Writes::WholeStore {
+            entries.extend(WRITABLE_BY_ROOT.map(|path| Entry::Bind {
+                source: path.into(),
+                target: path.into(),
+                access: Access::ReadOnly,
+                missing: Missing::Skipped,
+            }));
+        }
         for path in self.sandbox_paths {
-            let source = format!("{SANDBOX_PATHS}{}", path.target);
-            entries.push(bind(Path::new(&source), &path.target, Access::ReadWrite));
+            let access = match InStore::parse(&path.source) {
+                // A path of the store at its own place is there already, with its closure.
+                Some(_) if path.source == path.target => continue,
+                Some(_) => Access::ReadOnly,
+                None => Access::ReadWrite,
+            };
+            entries.push(bind(Path::new(&path.source), &path.target, access));
         }
         for (path, contents) in &self.files {
             if !path.starts_with(BUILD_DIR) {
                 entries.push(file(path, contents));
             }
         }
-        Cage {
+        Ok(Cage {
             root: self.slot.root.clone(),
             root_mode: 0o755,
             entries,
@@ -306,7 +284,7 @@ impl Room<'_> {
                 net: self.network == Network::Private,
             },
             hostname: Some("localhost".to_owned()),
-        }
+        })
     }
 
     fn input(&self, path: &StorePath) -> Entry {
@@ -350,16 +328,11 @@ impl Room<'_> {
 
     /// Adds to a plain op's root what mounts cannot bring: accounts, and inputs that are symlinks.
     fn furnish_op(&self) -> Result<(), RoomError> {
-        let user = format!(
-            "nixbld:x:{}:{}:Nix build user:/build:/noshell\n",
-            self.user.uid, self.user.gid
-        );
-        let passwd = PASSWD.replace("nixbld:x:1000:100:Nix build user:/build:/noshell\n", &user);
-        let group = GROUP.replace(":100:", &format!(":{}:", self.user.gid));
-        write("/etc/passwd", passwd.as_bytes())?;
-        write("/etc/group", group.as_bytes())?;
-        if self.network == Network::Open {
-            write("/etc/nsswitch.conf", NSSWITCH.as_bytes())?;
+        if self.root == EffectRoot::Empty {
+            self.furnish_etc()?;
+        }
+        if self.writes == Writes::WholeStore {
+            return Ok(());
         }
         self.clear_slot()?;
         for path in self.closure.keys() {
@@ -374,6 +347,21 @@ impl Room<'_> {
             if !path.starts_with(BUILD_DIR) {
                 write(path, contents)?;
             }
+        }
+        Ok(())
+    }
+
+    fn furnish_etc(&self) -> Result<(), RoomError> {
+        let user = format!(
+            "nixbld:x:{}:{}:Nix build user:/build:/noshell\n",
+            self.user.uid, self.user.gid
+        );
+        let passwd = PASSWD.replace("nixbld:x:1000:100:Nix build user:/build:/noshell\n", &user);
+        let group = GROUP.replace(":100:", &format!(":{}:", self.user.gid));
+        write("/etc/passwd", passwd.as_bytes())?;
+        write("/etc/group", group.as_bytes())?;
+        if self.network == Network::Open {
+            write("/etc/nsswitch.conf", NSSWITCH.as_bytes())?;
         }
         Ok(())
     }
@@ -417,6 +405,14 @@ fn mounted_in_store() -> Result<BTreeSet<String>, RoomError> {
         .collect())
 }
 
+fn tmpfs(target: &str, mode: u32) -> Entry {
+    Entry::Tmpfs {
+        target: target.into(),
+        size: None,
+        mode,
+    }
+}
+
 fn bind(source: &Path, target: &str, access: Access) -> Entry {
     Entry::Bind {
         source: source.into(),
@@ -450,7 +446,7 @@ fn write(path: impl AsRef<Path>, contents: &[u8]) -> Result<(), RoomError> {
     fs_err::write(path, contents).map_err(|error| prepare(path, error))
 }
 
-fn prepare(path: &Path, source: io::Error) -> RoomError {
+pub(super) fn prepare(path: &Path, source: io::Error) -> RoomError {
     RoomError::Prepare {
         path: path.to_path_buf(),
         source,

@@ -41,6 +41,9 @@ pub enum WatchError {
     /// The lifeline is gone; the process has been killed.
     #[error(transparent)]
     Lost(#[from] Lost),
+    /// The lifeline is gone, but the process had ended by itself before it was killed for that.
+    #[error("the tunnel was lost after the process had ended")]
+    Late(#[source] Lost, Exit),
     /// The log could not be written.
     #[error("cannot write the build log")]
     Log(#[source] std::io::Error),
@@ -78,7 +81,13 @@ impl Watch<'_> {
         let kill = self.child.kill();
         let exit = self.child.wait();
         (self.sweep)();
-        let reason = outcome?;
+        let reason = match (outcome, &exit) {
+            // What was killed here ended by a signal.
+            (Err(WatchError::Lost(lost)), Ok(exit @ Exit::Code(_))) => {
+                return Err(WatchError::Late(lost, *exit));
+            }
+            (outcome, _) => outcome?,
+        };
         kill.map_err(|error| WatchError::Watch(std::io::Error::other(error)))?;
         let exit = exit.map_err(|error| WatchError::Watch(std::io::Error::other(error)))?;
         self.drain()?;

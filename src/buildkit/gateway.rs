@@ -6,6 +6,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::future::Future;
+use std::ops::Range;
 
 use prost::bytes::Bytes;
 use protocol::llb_bridge_client::LlbBridgeClient;
@@ -60,6 +61,15 @@ pub struct Solved {
     pub definition: Bytes,
     /// What a frontend adds, as `containerimage.config`.
     pub metadata: BTreeMap<String, Bytes>,
+}
+
+/// An image, as its registry describes it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Image {
+    /// Names its content.
+    pub digest: String,
+    /// Its configuration, as JSON.
+    pub config: Bytes,
 }
 
 impl Job {
@@ -129,7 +139,8 @@ impl Job {
     }
 
     /// Lets a frontend of the daemon make a definition, as `dockerfile.v0` does. Nothing of it has
-    /// run by then but what the frontend itself needs.
+    /// run by then but what the frontend itself needs. Inputs are marshalled definitions, such as
+    /// `context`.
     ///
     /// # Errors
     ///
@@ -138,24 +149,55 @@ impl Job {
         &self,
         name: &str,
         options: BTreeMap<String, String>,
+        inputs: BTreeMap<String, Bytes>,
     ) -> Result<Solved, SolveError> {
         let request = protocol::SolveRequest {
             frontend: name.to_owned(),
             frontend_opt: options.into_iter().collect(),
+            frontend_inputs: inputs.into_iter().collect(),
             ..accepting()
         };
         self.request(request).await
     }
 
-    /// Reads a file of a result.
+    /// Looks an image up in its registry; nothing of its content is fetched.
     ///
     /// # Errors
     ///
     /// [`SolveError`].
-    pub async fn read_file(&self, reference: &str, path: &str) -> Result<Bytes, SolveError> {
+    pub async fn image(&self, name: &str) -> Result<Image, SolveError> {
+        let request = protocol::ResolveImageConfigRequest {
+            r#ref: name.to_owned(),
+            log_name: format!("look up {name}"),
+        };
+        let mut bridge = self.bridge.clone();
+        let call = bridge.resolve_image_config(self.named(request));
+        let answer = self.answer(call).await?;
+        Ok(Image {
+            digest: answer.digest,
+            config: answer.config,
+        })
+    }
+
+    /// Reads a file of a result, or as much of it as is there of this part.
+    ///
+    /// # Errors
+    ///
+    /// [`SolveError`].
+    pub async fn read_file(
+        &self,
+        reference: &str,
+        path: &str,
+        part: Option<Range<u64>>,
+    ) -> Result<Bytes, SolveError> {
+        let range = part.map(|part| protocol::FileRange {
+            offset: i64::try_from(part.start).unwrap_or(i64::MAX),
+            length: i64::try_from(part.end - part.start).unwrap_or(i64::MAX),
+        });
         let request = protocol::ReadFileRequest {
             r#ref: reference.to_owned(),
             file_path: path.to_owned(),
+            range,
         };
         let mut bridge = self.bridge.clone();
         let answer = self.answer(bridge.read_file(self.named(request))).await?;

@@ -7,19 +7,23 @@
 //! | [`dockerd`] | the way to the `BuildKit` in a dockerd |
 //! | [`overheard`] | what a peer said first |
 //! | [`control`] | its version; solving a definition |
-//! | [`workers`], [`records`] | what it says of itself; what is in its cache, and removing some |
 //! | [`gateway`] | a job whose ops are solved one by one |
 //! | [`progress`] | what the ops of a job write, and how far they are |
+//! | [`workers`], [`records`] | what it says of itself; what is in its cache, and removing some |
 //! | [`session`] | the tunnel on which the daemon is the client and we serve |
-//! | [`ssh`], [`secrets`], [`filesync`] | what we serve there: byte streams, secrets, one file |
+//! | [`ssh`], [`secrets`] | what we serve there: byte streams, secrets |
+//! | [`filesync`], [`content`] | and there: directories, images in OCI layouts |
+//! | [`auth`] | and there: logins for registries |
 //! | [`errors`] | what a failed solve says, decoded |
 //!
 //! It knows LLB as bytes, and nothing of Nix or of ops. Everything is asynchronous and runs on
 //! whatever runtime polls it; [`crate::engine::buildkit`] has the only one.
-//! Left out so far: registry credentials, TLS.
+//! Left out: TLS.
 
 pub mod address;
+pub mod auth;
 pub mod connection;
+pub mod content;
 pub mod control;
 pub mod dockerd;
 pub mod errors;

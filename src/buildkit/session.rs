@@ -21,12 +21,16 @@ use tonic::codegen::Service;
 use tonic::metadata::AsciiMetadataValue;
 use tonic::{Status, Streaming};
 
-use super::filesync::Directory;
+use super::auth::Keychain;
+use super::content::Layouts;
+use super::filesync::Directories;
+use super::protocol::containerd::services::content::v1::content_server::ContentServer;
 use super::protocol::grpc::health::v1::health_check_response::ServingStatus;
 use super::protocol::grpc::health::v1::health_server::{Health, HealthServer};
 use super::protocol::grpc::health::v1::{HealthCheckRequest, HealthCheckResponse};
 use super::protocol::moby::buildkit::secrets::v1::secrets_server::SecretsServer;
 use super::protocol::moby::buildkit::v1::BytesMessage;
+use super::protocol::moby::filesync::v1::auth_server::AuthServer;
 use super::protocol::moby::filesync::v1::file_sync_server::FileSyncServer;
 use super::protocol::moby::sshforward::v1::ssh_server::SshServer;
 use super::secrets::Vault;
@@ -34,9 +38,12 @@ use super::ssh::Forward;
 use super::{Daemon, WINDOW, errors};
 
 /// Every method, by the name that daemons look for.
-const METHODS: [&str; 5] = [
+const METHODS: [&str; 8] = [
+    "/containerd.services.content.v1.Content/Info",
+    "/containerd.services.content.v1.Content/Read",
     "/grpc.health.v1.Health/Check",
     "/moby.buildkit.secrets.v1.Secrets/GetSecret",
+    "/moby.filesync.v1.Auth/Credentials",
     "/moby.filesync.v1.FileSync/DiffCopy",
     "/moby.sshforward.v1.SSH/CheckAgent",
     "/moby.sshforward.v1.SSH/ForwardAgent",
@@ -56,8 +63,12 @@ pub struct Services {
     pub forward: Forward,
     /// Secrets.
     pub vault: Vault,
-    /// The directory to pull.
-    pub directory: Directory,
+    /// Directories to pull.
+    pub directories: Directories,
+    /// Images to pull.
+    pub layouts: Layouts,
+    /// Logins for registries.
+    pub keychain: Keychain,
 }
 
 /// A session that was opened.
@@ -146,7 +157,9 @@ async fn serve(pipe: DuplexStream, services: Services) {
     let servers = Servers {
         health: HealthServer::new(Alive),
         secrets: SecretsServer::new(services.vault),
-        directory: FileSyncServer::new(services.directory),
+        directories: FileSyncServer::new(services.directories),
+        layouts: ContentServer::new(services.layouts),
+        keychain: AuthServer::new(services.keychain),
         forward: SshServer::new(services.forward),
     };
     let dispatch = service_fn(move |request| servers.clone().dispatch(request));
@@ -166,7 +179,9 @@ type Answer = Pin<Box<dyn Future<Output = Result<Response<Body>, Infallible>> + 
 struct Servers {
     health: HealthServer<Alive>,
     secrets: SecretsServer<Vault>,
-    directory: FileSyncServer<Directory>,
+    directories: FileSyncServer<Directories>,
+    layouts: ContentServer<Layouts>,
+    keychain: AuthServer<Keychain>,
     forward: SshServer<Forward>,
 }
 
@@ -175,7 +190,9 @@ impl Servers {
         match request.uri().path().split('/').nth(1) {
             Some("grpc.health.v1.Health") => self.health.call(request),
             Some("moby.buildkit.secrets.v1.Secrets") => self.secrets.call(request),
-            Some("moby.filesync.v1.FileSync") => self.directory.call(request),
+            Some("moby.filesync.v1.FileSync") => self.directories.call(request),
+            Some("moby.filesync.v1.Auth") => self.keychain.call(request),
+            Some("containerd.services.content.v1.Content") => self.layouts.call(request),
             Some("moby.sshforward.v1.SSH") => self.forward.call(request),
             _ => Box::pin(std::future::ready(Ok(unimplemented()))),
         }

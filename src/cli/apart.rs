@@ -67,11 +67,22 @@ pub fn agent(arguments: &[String]) -> Result<u8, Error> {
         Some((name.into_string().ok()?, value.into_string().ok()?))
     };
     let environment: Vec<(String, String)> = std::env::vars_os().filter_map(text).collect();
+    let variable = |name| std::env::var(name).unwrap_or_default();
     if let [install, id] = arguments
         && install == "install"
     {
-        let nonce = std::env::var(agent::NONCE).unwrap_or_default();
-        return Ok(u8::try_from(agent::install::run(id, &nonce)).unwrap_or(1));
+        let shape = agent::Shape::read(&variable(agent::SHAPE))
+            .ok_or_else(|| Error::usage("only an engine delivers the agent"))?;
+        let code = agent::install::run(id, shape, &variable(agent::NONCE));
+        return Ok(u8::try_from(code).unwrap_or(1));
+    }
+    if let [export, place] = arguments
+        && export == "export"
+    {
+        let shape = agent::Shape::read(&variable(agent::SHAPE));
+        let shape = shape.ok_or_else(|| Error::usage("an export has no shape"))?;
+        agent::export::run(place, shape).map_err(|source| Error::new(Kind::Store, source))?;
+        return Ok(0);
     }
     let orders = agent::Orders::read(arguments, &environment)
         .ok_or_else(|| Error::usage("only an engine starts the agent"))?;

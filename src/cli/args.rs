@@ -95,14 +95,15 @@ pub struct Engine {
     /// Else `PONTOON_ENGINE`; else `buildkit` where `BUILDKIT_HOST` is set. The daemon is the one
     /// `BUILDKIT_HOST` names (`unix:///PATH` or `tcp://HOST:PORT`), else the one at
     /// `unix:///run/buildkit/buildkitd.sock`; with `docker` the one `DOCKER_HOST` names, else the
-    /// one at `unix:///var/run/docker.sock`. Its store is a cache mount of its own: `--store` then
-    /// only says where nix evaluates.
+    /// one at `unix:///var/run/docker.sock`. Its store is its own: `--store` then only
+    /// says where nix evaluates.
     #[arg(long, value_name = "ENGINE")]
     pub engine: Option<String>,
 
-    /// How the engine isolates; for tests
+    /// How the engine isolates
     ///
-    /// Else `strong` embedded, and `plain` on BuildKit.
+    /// Else `strong` embedded. A daemon has `strong` ops where it allows them, which takes a store
+    /// device and `security.insecure`, else `plain` ones.
     #[arg(long, value_enum, hide_short_help = true)]
     pub shape: Option<Shape>,
 }
@@ -143,6 +144,10 @@ pub struct Building {
     /// End a build or effect that writes nothing for this long; 0 means no limit
     #[arg(long, value_name = "SECONDS", default_value = "0", value_parser = seconds)]
     pub max_silent_time: Duration,
+
+    /// Give up when another program holds a lock of the store for longer than this; 0 means never
+    #[arg(long, value_name = "SECONDS", default_value = "3600", value_parser = seconds)]
+    pub lock_timeout: Duration,
 
     /// Make these paths of the machine visible to builders: `TARGET[=SOURCE][?]`, separated by spaces
     ///

@@ -11,19 +11,23 @@ use super::error::{Error, Kind};
 use super::settings::Store;
 use super::signals::Asked;
 use crate::event::{Event, Sink};
-use crate::store::{GcLock, KeptOut, NixDir};
+use crate::store::{GcLock, KeptOut, NixDir, Notice, Wait};
 
 /// How often a collector at work is looked at again.
 const PAUSE: Duration = Duration::from_millis(50);
+
+/// What to do about a lock that somebody else holds.
+pub const HINT: &str = "`--lock-timeout SECONDS` says how long it is waited for";
 
 /// Waits for a collector that is at work, then keeps all others out. None where the store is not
 /// ours to lock.
 ///
 /// # Errors
 ///
-/// A signal came while waiting, or the store is damaged.
+/// A signal came while waiting, it was too long, or the store is damaged.
 pub fn keep_out(
     store: &Store,
+    limit: Option<Duration>,
     asked: &Asked,
     sink: &mut dyn Sink,
 ) -> Result<Option<GcLock>, Error> {
@@ -39,7 +43,7 @@ pub fn keep_out(
                 .map_err(|source| Error::new(Kind::Store, source))?;
         }
     }
-    let mut told = false;
+    let mut wait = Wait::new(&dir.gc_lock(), limit);
     loop {
         let kept = GcLock::keep_out(&dir).map_err(|source| Error::new(Kind::Store, source))?;
         match kept {
@@ -47,10 +51,13 @@ pub fn keep_out(
             KeptOut::NotOurs => return Ok(None),
             KeptOut::NotYet => asked.check()?,
         }
-        if !told {
-            told = true;
-            let text = "waits for the end of a garbage collection".to_owned();
-            sink.event(&Event::Warning { text, hint: None });
+        match wait.look() {
+            Notice::Quiet => {}
+            Notice::Tell(held) => sink.event(&Event::Warning {
+                text: held.to_string(),
+                hint: Some(HINT.to_owned()),
+            }),
+            Notice::GiveUp(held) => return Err(Error::new(Kind::Store, held).hint(HINT)),
         }
         std::thread::sleep(PAUSE);
     }

@@ -8,14 +8,17 @@
 //!
 //! `DOCKER_HOST` says where a dockerd is, and chooses nothing.
 //!
-//! Deciding is pure: nobody is called.
+//! Deciding is pure: nobody is called. A daemon is asked for its shape when a session begins.
 
 use std::fmt;
 
 use super::args::{self, Shape};
 use super::error::{Error, Kind};
+use super::failure;
+use super::signals::Asked;
 use super::surroundings::Surroundings;
 use crate::buildkit::address::{Address, Service};
+use crate::engine::offer::{self, Offer};
 use crate::report::Logs;
 use crate::run::EngineChoice;
 
@@ -27,10 +30,14 @@ pub enum Engine {
         /// How it isolates.
         shape: Shape,
     },
-    /// A `BuildKit` daemon, whose containers are the sandboxes.
+    /// A `BuildKit` daemon.
     BuildKit {
         /// Where it is.
         address: Address,
+        /// How it isolates; not known before [`Engine::settle`] if nobody said so.
+        shape: Option<Shape>,
+        /// What ops take of it beyond a sandbox.
+        entitlements: Vec<String>,
     },
 }
 
@@ -39,8 +46,13 @@ impl Engine {
     pub fn choice(&self) -> EngineChoice {
         match self {
             Self::Embedded { .. } => EngineChoice::Embedded,
-            Self::BuildKit { address } => EngineChoice::BuildKit {
+            Self::BuildKit {
+                address,
+                entitlements,
+                ..
+            } => EngineChoice::BuildKit {
                 address: address.clone(),
+                entitlements: entitlements.clone(),
             },
         }
     }
@@ -49,15 +61,46 @@ impl Engine {
     pub fn shape(&self) -> Shape {
         match self {
             Self::Embedded { shape } => *shape,
-            Self::BuildKit { .. } => Shape::Plain,
+            Self::BuildKit { shape, .. } => shape.unwrap_or(Shape::Plain),
         }
+    }
+
+    /// Asks a daemon whether it can have strong ops, if that is of interest: they are what is wanted
+    /// unless somebody said otherwise.
+    ///
+    /// # Errors
+    ///
+    /// The daemon does not answer, or can have none, and somebody said that they shall be.
+    pub fn settle(self, asked: &Asked) -> Result<Self, Error> {
+        let Self::BuildKit { address, shape, .. } = self else {
+            return Ok(self);
+        };
+        let offer = match shape {
+            Some(Shape::Plain) => None,
+            Some(Shape::Strong) | None => {
+                let offer = offer::ask(&address, &asked.cancel());
+                Some(offer.map_err(|error| failure::engine(error, asked))?)
+            }
+        };
+        let (shape, entitlements) = match offer {
+            Some(Offer::Strong { entitlements }) => (Shape::Strong, entitlements),
+            Some(Offer::Plain { lacks }) if shape == Some(Shape::Strong) => {
+                return Err(failure::no_strong_ops(&address, lacks));
+            }
+            Some(Offer::Plain { .. }) | None => (Shape::Plain, Vec::new()),
+        };
+        Ok(Self::BuildKit {
+            address,
+            shape: Some(shape),
+            entitlements,
+        })
     }
 
     /// Where the logs of its builds stay.
     pub fn logs(&self) -> Logs {
         match self {
             Self::Embedded { .. } => Logs::Here,
-            Self::BuildKit { address } => Logs::WithDaemon {
+            Self::BuildKit { address, .. } => Logs::WithDaemon {
                 engine: word(address.service),
             },
         }
@@ -77,7 +120,7 @@ impl fmt::Display for Engine {
         };
         match self {
             Self::Embedded { .. } => write!(f, "embedded ({shape})"),
-            Self::BuildKit { address } => {
+            Self::BuildKit { address, .. } => {
                 write!(f, "{} {address} ({shape})", word(address.service))
             }
         }
@@ -127,10 +170,6 @@ pub fn decide(typed: &args::Engine, around: &Surroundings) -> Result<Engine, Err
 }
 
 fn daemon(service: Service, shape: Option<Shape>, around: &Surroundings) -> Result<Engine, Error> {
-    if shape == Some(Shape::Strong) {
-        let text = "the shape `strong` is not there yet on BuildKit";
-        return Err(Error::new(Kind::Engine, text).hint("`--shape plain` works on every daemon"));
-    }
     let (variable, usual) = match service {
         Service::BuildKitd => ("BUILDKIT_HOST", Address::usual()),
         Service::Dockerd => ("DOCKER_HOST", Address::usual_dockerd()),
@@ -144,7 +183,11 @@ fn daemon(service: Service, shape: Option<Shape>, around: &Surroundings) -> Resu
             parsed.map_err(|error| Error::usage(format!("`{variable}`: {error}")))?
         }
     };
-    Ok(Engine::BuildKit { address })
+    Ok(Engine::BuildKit {
+        address,
+        shape,
+        entitlements: Vec::new(),
+    })
 }
 
 #[cfg(test)]
@@ -207,7 +250,7 @@ mod tests {
         buildkit unix:///run/b.sock (plain)
         buildkit unix:///run/buildkit/buildkitd.sock (plain)
         buildkit tcp://b:1 (plain)
-        7 error: the engine cannot be used;   the shape `strong` is not there yet on BuildKit; hint: `--shape plain` works on every daemon
+        buildkit unix:///run/b.sock (strong)
         2 error: `BUILDKIT_HOST`: `docker-container://b` is not unix:///PATH or tcp://HOST:PORT
         embedded (strong)
         embedded (strong)

@@ -1,7 +1,13 @@
 //! Which kind an error of a lower module is, and what to do about it.
 
+use std::path::PathBuf;
+
 use super::error::{Error, Kind};
 use super::signals::Asked;
+use crate::buildkit::{Address, Service};
+use crate::engine::device::{self, Setup, Users};
+use crate::engine::embedded::machine::Accounts;
+use crate::engine::offer::Lack;
 use crate::{engine, eval, pipeline, run};
 
 /// An evaluation's error.
@@ -61,7 +67,9 @@ pub fn run(error: run::Error, asked: &Asked) -> Error {
     let kind = match &error {
         E::Cancelled | E::Engine(engine::Error::Cancelled) => return interrupted(asked),
         // Whoever stops a whole group of processes stops the engine as well.
-        E::EngineGone { .. } | E::Speechless { .. } if asked.signal().is_some() => {
+        E::EngineGone { .. } | E::Speechless { .. } | E::StoreLost { .. }
+            if asked.signal().is_some() =>
+        {
             return interrupted(asked);
         }
         E::Closure(_) | E::Graph(_) | E::Effects(_) | E::NoSource { .. } => Kind::Plan,
@@ -77,13 +85,78 @@ pub fn run(error: run::Error, asked: &Asked) -> Error {
             hints = vec![hint.to_owned()];
             Kind::Engine
         }
-        E::Source { .. } | E::Store { .. } => Kind::Store,
-        E::Engine(_) | E::Speechless { .. } | E::EngineGone { .. } | E::Version => Kind::Engine,
-        E::Lower(_) | E::Prepare(_) => Kind::Other,
+        E::Engine(engine::Error::NoRoots { .. }) => {
+            let hint = "a daemon makes it: set `BUILDKIT_HOST`, or use `--engine buildkit`";
+            hints = vec![hint.to_owned()];
+            Kind::Engine
+        }
+        E::Engine(engine::Error::NoWalls { .. }) => {
+            hints = vec!["leave out `--shape plain`".to_owned()];
+            Kind::Engine
+        }
+        E::Source { .. } | E::Store { .. } | E::StoreLost { .. } => Kind::Store,
+        E::Engine(_)
+        | E::Speechless { .. }
+        | E::EngineGone { .. }
+        | E::EngineLost { .. }
+        | E::Version => Kind::Engine,
+        E::Prepare(_) => {
+            hints = vec!["`TMPDIR` names the directory for a run's own files".to_owned()];
+            Kind::Other
+        }
+        E::Lower(_) => Kind::Other,
     };
     let mut failure = Error::new(kind, error);
     failure.hints = hints;
     failure
+}
+
+/// An engine's error before there is a run.
+pub fn engine(error: engine::Error, asked: &Asked) -> Error {
+    match error {
+        engine::Error::Cancelled => interrupted(asked),
+        error => Error::new(Kind::Engine, error),
+    }
+}
+
+/// A daemon that can have no strong ops, with the lines that would change it.
+pub fn no_strong_ops(address: &Address, lacks: Lack) -> Error {
+    let setup = Setup {
+        nix_dir: PathBuf::from("/var/lib/pontoon/nix"),
+        users: Users::Own,
+        directory: PathBuf::from(device::USUAL_DIRECTORY),
+    };
+    let accounts = Accounts::default();
+    let file = setup.specification(&accounts);
+    let mut hints = vec!["`--shape plain` needs nothing of a daemon".to_owned()];
+    if lacks == Lack::Device {
+        hints.push(format!(
+            "make `{}` on the daemon's machine, and write this to `{}` there:\n{}",
+            setup.nix_dir.display(),
+            file.path.display(),
+            file.text.trim_end(),
+        ));
+    }
+    let (file, lines) = match address.service {
+        Service::BuildKitd => ("buildkitd.toml", setup.buildkitd_toml()),
+        Service::Dockerd => ("daemon.json", setup.daemon_json()),
+    };
+    hints.push(format!(
+        "its `{file}` needs these lines:\n{}",
+        lines.trim_end()
+    ));
+    let text = format!("the daemon at `{address}` can have no strong ops");
+    let mut error = Error::new(Kind::Engine, NoStrongOps { text, lacks });
+    error.hints = hints;
+    error
+}
+
+#[derive(Debug, thiserror::Error)]
+#[error("{text}")]
+struct NoStrongOps {
+    text: String,
+    #[source]
+    lacks: Lack,
 }
 
 /// The run was told to stop; by SIGINT if nobody knows.

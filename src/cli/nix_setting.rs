@@ -3,6 +3,8 @@
 use std::path::Path;
 use std::process::Command;
 
+use serde_json::Value;
+
 use super::settings::SandboxPath;
 
 /// Why a setting is not known.
@@ -59,17 +61,29 @@ pub fn sandbox_paths(nix: &Path, options: &[(String, String)]) -> Result<Vec<San
     })
 }
 
+/// Reads the setting: a list of texts, or in newer versions what each target comes from.
 fn parse(answer: &[u8]) -> Result<Vec<SandboxPath>, Error> {
     let fail = |reason: String| Error::Answer { reason };
-    let answer: serde_json::Value =
-        serde_json::from_slice(answer).map_err(|error| fail(error.to_string()))?;
-    let paths = answer["sandbox-paths"]["value"]
-        .as_array()
-        .ok_or_else(|| fail("no list `sandbox-paths`".to_owned()))?;
-    let texts = paths.iter().filter_map(serde_json::Value::as_str);
+    let answer: Value = serde_json::from_slice(answer).map_err(|error| fail(error.to_string()))?;
+    let texts: Option<Vec<String>> = match &answer["sandbox-paths"]["value"] {
+        Value::Array(texts) => texts
+            .iter()
+            .map(|text| text.as_str().map(str::to_owned))
+            .collect(),
+        Value::Object(sources) => sources.iter().map(written).collect(),
+        _ => None,
+    };
+    let texts = texts.ok_or_else(|| fail("no `sandbox-paths` as Nix has them".to_owned()))?;
     texts
+        .iter()
         .map(|text| SandboxPath::parse(text).map_err(fail))
         .collect()
+}
+
+/// A path as the setting has it in a file.
+fn written((target, from): (&String, &Value)) -> Option<String> {
+    let mark = if from["optional"].as_bool()? { "?" } else { "" };
+    Some(format!("{target}={}{mark}", from["source"].as_str()?))
 }
 
 #[cfg(test)]
@@ -82,6 +96,14 @@ mod tests {
             br#"{"sandbox-paths":{"value":["/bin/sh=/bin/dash","/b?"],"defaultValue":[]}}"#;
         let paths = parse(answer).unwrap();
         assert_eq!((paths.len(), paths[1].optional), (2, true));
+        let newer = br#"{"sandbox-paths":{"defaultValue":{},"value":{
+            "/b":{"optional":true,"source":"/b"},
+            "/bin/sh":{"optional":false,"source":"/bin/dash"}
+        }}}"#;
+        let mut found = parse(newer).unwrap();
+        found.reverse();
+        assert_eq!(found, paths);
+        assert!(parse(br#"{"sandbox-paths":{"value":{"/b":"/b"}}}"#).is_err());
         assert!(parse(b"{}").is_err() && parse(b"").is_err());
     }
 }

@@ -110,7 +110,7 @@ fn can_be_named(variable: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::pipeline::Effect;
+    use crate::pipeline::{Effect, Root, StoreView};
 
     struct Fake;
 
@@ -140,6 +140,8 @@ mod tests {
             gate: [].into(),
             secrets: secrets.collect(),
             timeout: None,
+            root: Root::Empty,
+            store: StoreView::Closure,
             needs: vec![],
             sources: [].into(),
         };

@@ -105,12 +105,7 @@ impl Session<'_> {
     pub fn evaluate(&self, request: &Request, sink: &mut dyn Sink) -> Result<Evaluated, Error> {
         let started = Instant::now();
         let asked = asking::evaluation(request)?;
-        for installable in &request.installables {
-            let installable = match &request.source {
-                Source::Flakes => installable.clone(),
-                Source::File(file) => format!("{file} {installable}").trim_end().to_owned(),
-                Source::Expression(_) => format!("--expr {installable}").trim_end().to_owned(),
-            };
+        for installable in named(request) {
             sink.event(&Event::Evaluating { installable });
         }
         let (evaluated, kept) = if let Some(evaluated) = asked.without_nix() {
@@ -266,7 +261,7 @@ impl Session<'_> {
         } else {
             EvalStore::Root(into.root.clone())
         };
-        let kept = collector::keep_out(into, self.asked, sink)?;
+        let kept = collector::keep_out(into, self.how.lock_timeout, self.asked, sink)?;
         let mut options = typed.options.clone();
         if kept.is_some() {
             // A collection that `nix` itself began would wait for us, and we for it.
@@ -311,9 +306,12 @@ impl Session<'_> {
     fn store_name(&self) -> String {
         match self.engine {
             Engine::Embedded { .. } => self.place.store.root.display().to_string(),
-            Engine::BuildKit { address } => {
-                format!("cache mount `{}` of {address}", engine::lower::STORE_CACHE)
-            }
+            Engine::BuildKit { address, .. } => match self.engine.shape() {
+                Shape::Plain => {
+                    format!("cache mount `{}` of {address}", engine::lower::STORE_CACHE)
+                }
+                Shape::Strong => format!("device `{}` of {address}", engine::lower::STORE_DEVICE),
+            },
         }
     }
 
@@ -340,12 +338,28 @@ impl Session<'_> {
             silence: self.how.silence,
             systems: systems::here(),
             program,
+            logins: self.around.docker_config(),
             temporary: std::env::temp_dir(),
             tunnel_proxy: self.around.tunnel_proxy()?,
             cancel: self.asked.cancel(),
             signal: self.asked.number(),
         })
     }
+}
+
+/// What is evaluated, one name each; of very many only how many there are.
+fn named(request: &Request) -> Vec<String> {
+    const SHOWN: usize = 100;
+    let count = request.installables.len();
+    if count > SHOWN {
+        return vec![format!("{count} installables")];
+    }
+    let name = |typed: &String| match &request.source {
+        Source::Flakes => typed.clone(),
+        Source::File(file) => format!("{file} {typed}").trim_end().to_owned(),
+        Source::Expression(_) => format!("--expr {typed}").trim_end().to_owned(),
+    };
+    request.installables.iter().map(name).collect()
 }
 
 fn readable(ops: &[Vec<u8>]) -> String {

@@ -71,6 +71,8 @@ pub struct How {
     pub timeout: Option<Duration>,
     /// The longest a node may be silent.
     pub silence: Option<Duration>,
+    /// The longest another program's lock is waited for.
+    pub lock_timeout: Option<Duration>,
     /// From the command line; none if nothing was typed.
     pub sandbox_paths: Option<Vec<SandboxPath>>,
     /// Settings for the installed nix, which is asked otherwise.
@@ -179,6 +181,7 @@ pub fn how(building: &Building, nix: &NixOptions, around: &Surroundings) -> How 
         },
         nix_options: pairs(&nix.option),
         timeout: limit(building.timeout),
+        lock_timeout: limit(building.lock_timeout),
         silence: limit(building.max_silent_time),
         sandbox_paths: (!given.is_empty()).then(|| {
             given

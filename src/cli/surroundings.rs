@@ -11,9 +11,10 @@ use rustix::fs::{Access, access};
 use super::error::Error;
 use crate::run::TunnelProxy;
 
-/// The variables that change what a command means.
-pub const VARIABLES: [&str; 12] = [
+/// The variables that change what a command means; `docs/environment.md` says how.
+pub const VARIABLES: &[&str] = &[
     "BUILDKIT_HOST",
+    "DOCKER_CONFIG",
     "DOCKER_HOST",
     "HOME",
     "NO_COLOR",
@@ -22,7 +23,6 @@ pub const VARIABLES: [&str; 12] = [
     "PONTOON_STORE",
     "PONTOON_TUNNEL_PROXY",
     "TERM",
-    "USER",
     "XDG_RUNTIME_DIR",
     "XDG_STATE_HOME",
 ];
@@ -81,6 +81,13 @@ impl Surroundings {
             .filter(|path| path.is_absolute())
     }
 
+    /// The file in which docker keeps logins, whether it is there or not.
+    pub fn docker_config(&self) -> Option<PathBuf> {
+        let directory = self.directory("DOCKER_CONFIG");
+        let directory = directory.or_else(|| Some(self.directory("HOME")?.join(".docker")));
+        Some(directory?.join("config.json"))
+    }
+
     /// `PONTOON_TUNNEL_PROXY`: `FRONT:BACK`, two absolute paths.
     pub fn tunnel_proxy(&self) -> Result<Option<TunnelProxy>, Error> {
         let Some(value) = self.variables.get("PONTOON_TUNNEL_PROXY") else {
@@ -107,5 +114,22 @@ fn machine_store(store: &Path) -> MachineStore {
     match access(store, Access::WRITE_OK) {
         Ok(()) => MachineStore::Writable,
         Err(_) => MachineStore::ReadOnly,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_page_of_variables_has_these_and_no_others() {
+        let page = include_str!("../../docs/environment.md");
+        let rows = page
+            .lines()
+            .take_while(|line| !line.starts_with("## Files"));
+        let named: Vec<&str> = rows
+            .filter_map(|line| line.strip_prefix("| `")?.split('`').next())
+            .collect();
+        assert_eq!(named, VARIABLES);
     }
 }

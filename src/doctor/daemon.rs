@@ -160,7 +160,7 @@ async fn try_all(kind: Kind, worker: &Worker, prober: &mut Prober, means: &Means
     let device = worker.device(STORE_DEVICE);
     let strong = match (&insecure, device) {
         (Ok(seen), Some(access)) if seen.namespaces.is_ok() => {
-            tried(prober.run(Probe::Strong).await, access, found)
+            tried(prober.run(Probe::Strong(access)).await, access, found)
         }
         _ => Fact::missing("strong", lacks(&insecure, device)),
     };

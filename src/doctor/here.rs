@@ -6,13 +6,14 @@ use std::sync::mpsc::channel;
 use std::time::Duration;
 
 use crate::agent::probe::{Place, Seen};
+use crate::buildkit::workers::CdiAccess;
 use crate::doctor::daemon::Means;
 use crate::doctor::{Ability, Examined, Fact, Kind, disk};
 use crate::engine::embedded::machine::{Accounts, UserMapping};
 use crate::engine::embedded::{Config, Embedded};
 use crate::engine::lower::STORE_DEVICE;
 use crate::engine::probe::{self, Answers, Probe};
-use crate::engine::{Engine as _, EngineEvent, Op, OpExit};
+use crate::engine::{Engine as _, EngineEvent, Op, OpExit, OpRoot};
 use crate::sandbox::ids;
 
 /// How long the op may take.
@@ -92,8 +93,10 @@ fn run(accounts: &Accounts, mapping: UserMapping, means: &Means) -> Result<Seen,
     let nonce = format!("{}-probe-here", means.id);
     let op = Op {
         nonce: nonce.clone(),
-        definition: probe::embedded(Probe::Strong, &nonce).map_err(|error| text(&error))?,
+        definition: probe::embedded(Probe::Strong(CdiAccess::Everyone), &nonce)
+            .map_err(|error| text(&error))?,
         secrets: BTreeMap::new(),
+        root: OpRoot::Defined,
     };
     engine.start(op).map_err(|error| text(&error))?;
     match heard.recv_timeout(PATIENCE) {

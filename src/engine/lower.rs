@@ -7,17 +7,24 @@
 //! | `/build`, `/tmp`, `/dev/shm` | sized tmpfs | made by the agent |
 //! | network | none, unless the derivation is fixed-output | the engine's: the agent narrows it |
 //! | security | sandbox | insecure |
-//! | the agent | `pontoon/agent/<id>` of the store, read-only | the same |
+//! | the agent | `pontoon/agent/<id>` of the store, mounted read-only | the same file, at its place below `/nix`: a device has no selectors |
 //! | tunnel | SSH-forward mount | the same |
 //!
 //! No op is ever marked `ignore_cache`: an op that must run differs by its nonce.
+//!
+//! An effect with a root of its own has that at `/`, read-only, so that nothing it writes becomes a
+//! layer of the daemon's; `/.pontoon` is the scratch then. What lies in the store, a layout or a
+//! Dockerfile's context, an op before it copies to where the daemon can see it; [`Lowering::effect`]
+//! has that op at `/`, and the engine puts what is made of it there ([`super::OpRoot`]).
 
 use crate::agent::{self, Shape};
+use crate::engine::root::set_root;
 use crate::llb::{
-    Access, CachePolicy, Definition, Error, Exec, Metadata, Mount, MountKind, Network,
+    Access, CachePolicy, Definition, Error, Exec, Input, Metadata, Mount, MountKind, Network,
     ProgressGroup, Security, Sharing, Source,
 };
-use crate::nix::StorePath;
+use crate::nix::{InStore, StorePath};
+use crate::pipeline::{Root, StoreView};
 use crate::tunnel;
 
 /// The id of the cache mount that is a store.
@@ -26,14 +33,18 @@ pub const STORE_CACHE: &str = "pontoon-nix";
 pub const STORE_DEVICE: &str = "pontoon.dev/store=nix";
 /// The device that brings what `sandbox-paths` ask for.
 pub const SANDBOX_DEVICE: &str = "pontoon.dev/sandbox=paths";
-/// The program of every op.
+/// The program of every plain op.
 pub const AGENT: &str = "/.pontoon/agent";
+/// Where a strong op has the agents of its store; its program is one of them.
+const AGENTS: &str = "/nix/pontoon/agent/";
 /// The id of the SSH-forward mount.
 pub const TUNNEL: &str = "pontoon";
 
 /// Bytes of the memory file systems of a plain op: what a builder may put into each of them.
 const BUILD_SIZE: i64 = 8 << 30;
 const SHM_SIZE: i64 = 1 << 30;
+/// Bytes of the memory that hides an image's own store: enough for mount points and links.
+const STORE_SIZE: i64 = 64 << 20;
 
 /// What all ops of a run have in common.
 #[derive(Debug, Clone)]
@@ -96,10 +107,8 @@ pub enum SandboxPaths {
 pub struct StoreSource {
     /// Where builders see it.
     pub target: String,
-    /// The store path that it is, or is in.
-    pub path: StorePath,
-    /// Where in that path it is; empty for the path itself.
-    pub inside: String,
+    /// What it is.
+    pub place: InStore,
 }
 
 /// What a plain build has mounted.
@@ -109,6 +118,21 @@ pub struct PlainInputs<'a> {
     pub slot: u32,
     /// The paths of the input closure that a mount can bring (no symlinks).
     pub closure: Vec<&'a StorePath>,
+}
+
+/// What an effect has mounted.
+#[derive(Debug, Clone)]
+pub struct EffectInputs<'a> {
+    /// Its name.
+    pub name: &'a str,
+    /// What it finds at `/`.
+    pub root: &'a Root,
+    /// How much of the store it sees.
+    pub store: StoreView,
+    /// The paths of the closure it sees that a mount can bring; none if it sees all.
+    pub closure: Vec<&'a StorePath>,
+    /// The names of its secrets.
+    pub secrets: Vec<&'a str>,
 }
 
 /// Whether an op has the engine's network.
@@ -139,6 +163,7 @@ impl Lowering {
         let mut exec = self.exec(&["build", &path], nonce, reach);
         if self.shape == Shape::Plain {
             self.add_plain_room(&mut exec, Some(inputs.slot), &inputs.closure);
+            self.add_sandbox_paths(&mut exec);
         } else {
             exec.network = Network::Default;
         }
@@ -146,76 +171,91 @@ impl Lowering {
         marshal(exec, &format!("build {name}"), &path)
     }
 
-    /// Lowers an effect with the closure it may see and the names of its secrets.
-    pub fn effect(
-        &self,
-        name: &str,
-        closure: &[&StorePath],
-        secrets: &[&str],
-        nonce: &str,
-    ) -> Result<Vec<u8>, Error> {
-        let mut exec = self.exec(&["effect", name], nonce, Reach::Network);
+    /// Lowers an effect.
+    pub fn effect(&self, effect: &EffectInputs<'_>, nonce: &str) -> Result<Vec<u8>, Error> {
+        let node = format!("effect:{}", effect.name);
+        let name = format!("effect {}", effect.name);
+        let mut definition = Definition::new();
+        let mut exec = self.exec(&["effect", effect.name], nonce, Reach::Network);
+        let root = match effect.root {
+            Root::Empty => None,
+            Root::Image(reference) => {
+                let source = Source::image(reference.as_str());
+                let name = format!("{name}: image {reference}");
+                let op = definition.source(source, metadata(&name, &node))?;
+                Some(op.output(0))
+            }
+            Root::Layout(place) => Some(self.export(&mut definition, place, nonce, &node)?),
+            Root::Dockerfile(build) => {
+                Some(self.export(&mut definition, &build.context, nonce, &node)?)
+            }
+        };
+        if let Some(root) = root {
+            set_root(&mut exec, root, nonce);
+        }
         if self.shape == Shape::Plain {
-            self.add_plain_room(&mut exec, None, closure);
+            match (effect.store, effect.root) {
+                (StoreView::Whole, _) => {
+                    let whole = mount("/nix", cache(), Access::ReadWrite, None, None);
+                    exec.mounts.push(whole);
+                }
+                (StoreView::Closure, Root::Empty) => {}
+                // An image's own store is hidden.
+                (StoreView::Closure, _) => exec.mounts.push(self.memory("/nix/store", STORE_SIZE)),
+            }
+            self.add_plain_room(&mut exec, None, &effect.closure);
+            // An image has a shell of its own, or none.
+            if *effect.root == Root::Empty {
+                self.add_sandbox_paths(&mut exec);
+            }
         }
-        for secret in secrets {
-            exec.mounts.push(Mount {
-                dest: format!("{}/{secret}", agent::SECRETS),
-                kind: MountKind::Secret {
-                    id: secret_id(nonce, secret),
-                    uid: 0,
-                    gid: 0,
-                    mode: 0o444,
-                    optional: false,
-                },
-                access: Access::ReadOnly,
-                selector: None,
-                input: None,
-                output: None,
-            });
+        for secret in &effect.secrets {
+            let dest = format!("{}/{secret}", agent::SECRETS);
+            exec.mounts
+                .push(secret_file(&dest, secret_id(nonce, secret)));
         }
-        marshal(exec, &format!("effect {name}"), &format!("effect:{name}"))
+        let op = definition.exec(exec, metadata(&name, &node))?;
+        definition.marshal(&op.output(0))
+    }
+
+    /// Adds an op that copies a directory of the store to where a daemon can use it.
+    fn export(
+        &self,
+        definition: &mut Definition,
+        place: &InStore,
+        nonce: &str,
+        node: &str,
+    ) -> Result<Input, Error> {
+        let mut exec = self.exec(&["export", &place.to_string()], nonce, Reach::Nothing);
+        exec.mounts.push(mount(
+            agent::EXPORT,
+            MountKind::Scratch,
+            Access::ReadWrite,
+            None,
+            Some(1),
+        ));
+        let op = definition.exec(exec, metadata(&format!("read {place}"), node))?;
+        Ok(op.output(1))
     }
 
     fn exec(&self, arguments: &[&str], nonce: &str, reach: Reach) -> Exec {
-        let shape = match self.shape {
-            Shape::Strong => "strong",
-            Shape::Plain => "plain",
+        let program = match self.shape {
+            Shape::Strong => format!("{AGENTS}{}", self.agent),
+            Shape::Plain => AGENT.to_owned(),
         };
+        let arguments = arguments.iter().map(|argument| (*argument).to_owned());
         let mut exec = Exec {
-            args: std::iter::once(AGENT)
-                .chain(arguments.iter().copied())
-                .map(str::to_owned)
-                .collect(),
+            args: std::iter::once(program).chain(arguments).collect(),
             env: vec![
                 (agent::NONCE.to_owned(), nonce.to_owned()),
-                (agent::SHAPE.to_owned(), shape.to_owned()),
+                (agent::SHAPE.to_owned(), self.shape.to_string()),
             ],
             cwd: "/".to_owned(),
             user: String::new(),
             hostname: Some("localhost".to_owned()),
             mounts: vec![
                 mount("/", MountKind::Scratch, Access::ReadWrite, None, Some(0)),
-                mount(
-                    AGENT,
-                    cache(),
-                    Access::ReadOnly,
-                    Some(format!("pontoon/agent/{}", self.agent)),
-                    None,
-                ),
-                mount(
-                    tunnel::SOCKET,
-                    MountKind::Ssh {
-                        id: TUNNEL.to_owned(),
-                        uid: 0,
-                        gid: 0,
-                        mode: 0o600,
-                        optional: false,
-                    },
-                    Access::ReadWrite,
-                    None,
-                    None,
-                ),
+                mount(tunnel::SOCKET, socket(), Access::ReadWrite, None, None),
             ],
             network: match reach {
                 Reach::Nothing => Network::None,
@@ -231,13 +271,11 @@ impl Lowering {
                 exec.devices.push(STORE_DEVICE.to_owned());
             }
             Shape::Plain => {
-                exec.mounts.push(mount(
-                    agent::PLAIN_STORE,
-                    cache(),
-                    Access::ReadWrite,
-                    None,
-                    None,
-                ));
+                let agent = Some(format!("pontoon/agent/{}", self.agent));
+                let agent = mount(AGENT, cache(), Access::ReadOnly, agent, None);
+                exec.mounts.insert(1, agent);
+                let store = mount(agent::PLAIN_STORE, cache(), Access::ReadWrite, None, None);
+                exec.mounts.push(store);
             }
         }
         if self.sandbox_paths == SandboxPaths::Device {
@@ -252,10 +290,7 @@ impl Lowering {
             ("/tmp", BUILD_SIZE),
             ("/dev/shm", SHM_SIZE),
         ] {
-            let size = (self.scratch == Scratch::Sized).then_some(size);
-            let kind = MountKind::Tmpfs { size };
-            exec.mounts
-                .push(mount(dest, kind, Access::ReadWrite, None, None));
+            exec.mounts.push(self.memory(dest, size));
         }
         if let Some(slot) = slot {
             let selector = Some(format!("pontoon/slots/{slot}/store"));
@@ -277,7 +312,17 @@ impl Lowering {
                 None,
             ));
         }
-        self.add_sandbox_paths(exec);
+    }
+
+    fn memory(&self, dest: &str, size: i64) -> Mount {
+        let size = (self.scratch == Scratch::Sized).then_some(size);
+        mount(
+            dest,
+            MountKind::Tmpfs { size },
+            Access::ReadWrite,
+            None,
+            None,
+        )
     }
 
     fn add_sandbox_paths(&self, exec: &mut Exec) {
@@ -289,12 +334,11 @@ impl Lowering {
             if exec.mounts.iter().any(|mount| mount.dest == source.target) {
                 continue;
             }
-            let selector = format!("store/{}{}", source.path.to_basename(), source.inside);
             exec.mounts.push(mount(
                 &source.target,
                 cache(),
                 Access::ReadOnly,
-                Some(selector),
+                Some(source.place.selector()),
                 None,
             ));
         }
@@ -309,31 +353,40 @@ pub const AGENT_FILE: &str = "pontoon";
 pub(super) const DELIVERY: &str = "/.pontoon/delivery";
 
 /// Lowers the delivery of an agent into the store of a daemon: it runs from the client's own copy
-/// of its file and puts another into the cache mount.
-pub fn install(id: &str, nonce: &str) -> Result<Vec<u8>, Error> {
+/// of its file and puts another into the cache mount, or the device. That takes no privilege.
+pub fn install(id: &str, shape: Shape, nonce: &str) -> Result<Vec<u8>, Error> {
     let mut definition = Definition::new();
     let source = Source::local(AGENT_SOURCE, id);
     let source = definition.source(source, metadata("pontoon: agent", "agent"))?;
     let mut delivery = mount(DELIVERY, MountKind::Bind, Access::ReadOnly, None, None);
     delivery.input = Some(0);
-    let exec = Exec {
+    let mut exec = Exec {
         args: [&format!("{DELIVERY}/{AGENT_FILE}"), "agent", "install", id]
             .map(str::to_owned)
             .to_vec(),
-        env: vec![(agent::NONCE.to_owned(), nonce.to_owned())],
+        env: vec![
+            (agent::NONCE.to_owned(), nonce.to_owned()),
+            (agent::SHAPE.to_owned(), shape.to_string()),
+        ],
         cwd: "/".to_owned(),
         user: String::new(),
         hostname: None,
         mounts: vec![
             mount("/", MountKind::Scratch, Access::ReadWrite, None, Some(0)),
             delivery,
-            mount(agent::PLAIN_STORE, cache(), Access::ReadWrite, None, None),
         ],
         network: Network::None,
         security: Security::Sandbox,
         devices: Vec::new(),
         inputs: vec![source.output(0)],
     };
+    match shape {
+        Shape::Strong => exec.devices.push(STORE_DEVICE.to_owned()),
+        Shape::Plain => {
+            let store = mount(agent::PLAIN_STORE, cache(), Access::ReadWrite, None, None);
+            exec.mounts.push(store);
+        }
+    }
     let op = definition.exec(exec, metadata("pontoon: install the agent", "install"))?;
     definition.marshal(&op.output(0))
 }
@@ -341,6 +394,32 @@ pub fn install(id: &str, nonce: &str) -> Result<Vec<u8>, Error> {
 /// The id of a secret: the daemon asks for it by nothing else, so it is unique over all ops.
 pub fn secret_id(nonce: &str, name: &str) -> String {
     format!("{nonce}/{name}")
+}
+
+pub(super) fn secret_file(dest: &str, id: String) -> Mount {
+    let kind = MountKind::Secret {
+        id,
+        uid: 0,
+        gid: 0,
+        mode: 0o444,
+        optional: false,
+    };
+    mount(dest, kind, Access::ReadOnly, None, None)
+}
+
+/// Says whether an op's program is the agent.
+pub fn is_agent(program: &str) -> bool {
+    program == AGENT || program.starts_with(AGENTS)
+}
+
+fn socket() -> MountKind {
+    MountKind::Ssh {
+        id: TUNNEL.to_owned(),
+        uid: 0,
+        gid: 0,
+        mode: 0o600,
+        optional: false,
+    }
 }
 
 pub(super) fn cache() -> MountKind {
@@ -388,6 +467,7 @@ pub(super) fn metadata(name: &str, node: &str) -> Metadata {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::pipeline::{Dockerfile, Reference};
 
     const NONCE: &str = "0123456789abcdef-1";
 
@@ -441,10 +521,46 @@ mod tests {
         check("lowered-strong", &op.unwrap());
     }
 
+    fn check_effect(name: &str, root: &Root, store: StoreView) {
+        let shell = shell();
+        let effect = EffectInputs {
+            name: "deploy",
+            root,
+            store,
+            closure: match store {
+                StoreView::Closure => vec![&shell],
+                StoreView::Whole => vec![],
+            },
+            secrets: vec!["TOKEN"],
+        };
+        let op = lowering(Shape::Plain).effect(&effect, NONCE);
+        check(name, &op.unwrap());
+    }
+
     #[test]
     fn an_effect_is_the_op_go_writes() {
-        let op = lowering(Shape::Plain).effect("deploy", &[&shell()], &["TOKEN"], NONCE);
-        check("lowered-effect", &op.unwrap());
+        check_effect("lowered-effect", &Root::Empty, StoreView::Closure);
+        check_effect("lowered-whole", &Root::Empty, StoreView::Whole);
+    }
+
+    #[test]
+    fn an_effect_with_another_root_is_the_ops_go_writes() {
+        let image = Root::Image(Reference::parse("busybox:1.36").unwrap());
+        check_effect("lowered-image", &image, StoreView::Closure);
+        let context = InStore::parse(&format!("{}/deploy", shell())).unwrap();
+        let build = Root::Dockerfile(Dockerfile {
+            context: context.clone(),
+            file: "Dockerfile".to_owned(),
+            target: Some("last".to_owned()),
+            args: [("A".to_owned(), "1".to_owned())].into(),
+        });
+        check_effect("lowered-dockerfile", &build, StoreView::Whole);
+        // The directory is read alike; what is made of it is the engine's affair.
+        check_effect(
+            "lowered-dockerfile",
+            &Root::Layout(context),
+            StoreView::Whole,
+        );
     }
 
     #[test]

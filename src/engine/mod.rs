@@ -2,13 +2,15 @@
 //!
 //! An engine takes marshalled LLB definitions, the same bytes a `BuildKit` daemon would get, and
 //! runs each one's exec op. It knows no Nix: what an op does is between the agent in it and the
-//! conductor, over the tunnel. [`lower`] is the only place that knows both worlds.
+//! conductor, over the tunnel. [`lower`], with [`root`], is the only place that knows both worlds.
 
 pub mod buildkit;
 pub mod device;
 pub mod embedded;
 pub mod lower;
+pub mod offer;
 pub mod probe;
+pub mod root;
 pub mod trim;
 
 use std::collections::BTreeMap;
@@ -26,6 +28,24 @@ pub struct Op {
     pub definition: Vec<u8>,
     /// What the op's secret mounts may ask for, by id.
     pub secrets: BTreeMap<String, SecretValue>,
+    /// What is to be at its `/`.
+    pub root: OpRoot,
+}
+
+/// What is to be at the `/` of an op, where a daemon has to be asked before it can be said in LLB.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum OpRoot {
+    /// What the definition has there.
+    Defined,
+    /// The image of this name, which the definition has there, looked up once for its content and
+    /// its environment.
+    Image(String),
+    /// The image that lies, as an OCI layout, in the directory that the definition has there; and
+    /// where that is on this machine, if it is.
+    Layout(Option<PathBuf>),
+    /// What the daemon builds of the directory that the definition has there, with these options of
+    /// its frontend for Dockerfiles.
+    Dockerfile(BTreeMap<String, String>),
 }
 
 /// A secret's value. It is never printed.
@@ -78,6 +98,17 @@ pub enum OpExit {
     },
 }
 
+/// Whether an op was not started because the store that it names is not there any more: a part of
+/// it that the op mounts is missing. All that `BuildKit` says is, for instance, `open
+/// store/…-name: no such file or directory`.
+pub fn tells_of_lost_store(exit: &OpExit) -> bool {
+    let OpExit::NotStarted { reason } = exit else {
+        return false;
+    };
+    let parts = ["pontoon/agent/", "pontoon/slots/", " store/"];
+    reason.contains("no such file or directory") && parts.iter().any(|part| reason.contains(part))
+}
+
 /// What an engine tells its user.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum EngineEvent {
@@ -121,6 +152,36 @@ pub enum Error {
         /// What.
         what: String,
     },
+    /// A root that only a daemon can make.
+    #[error("effect `{effect}` has another root ({root}), which the embedded engine cannot make")]
+    NoRoots {
+        /// The effect.
+        effect: String,
+        /// Its root.
+        root: String,
+    },
+    /// A root that a daemon of this age cannot make.
+    #[error(
+        "effect `{effect}` has another root ({root}), which this daemon is too old for: it lacks \
+         `{capability}`"
+    )]
+    TooOldForRoot {
+        /// The effect.
+        effect: String,
+        /// Its root.
+        root: String,
+        /// What the daemon does not have.
+        capability: &'static str,
+    },
+    /// The whole store without walls around whoever owns it.
+    #[error(
+        "effect `{effect}` asks for the whole store, which the embedded engine gives in the strong \
+         shape only"
+    )]
+    NoWalls {
+        /// The effect.
+        effect: String,
+    },
     /// A sandbox path that no daemon could bring.
     #[error(
         "the sandbox path `{target}={source_path}` is not in the store: on BuildKit a builder sees the \
@@ -154,6 +215,9 @@ pub trait Engine {
 
     /// Hears that the op which holds the store is about to end, and waits a moment if need be.
     fn store_let_go(&mut self) -> Result<(), Error>;
+
+    /// Whether ops may ask for this, in `BuildKit`'s words for what a daemon can do.
+    fn can(&self, capability: &str) -> bool;
 
     /// Lets ops that start from now on ask for a device, too.
     fn offer(&mut self, device: Device) -> Result<(), Error>;
@@ -189,4 +253,24 @@ pub enum DeviceAccess {
     ReadOnly,
     /// It may.
     ReadWrite,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_missing_part_of_the_store_is_told_from_anything_else() {
+        let process = "process \"/.pontoon/agent build /nix/store/x-b.drv\" did not complete";
+        let tells = |what: &str| {
+            let reason = format!("{process} successfully: {what}");
+            tells_of_lost_store(&OpExit::NotStarted { reason })
+        };
+        for part in ["pontoon/agent/0", "pontoon/slots/0/store", "store/x-a"] {
+            assert!(tells(&format!("open {part}: no such file or directory")));
+        }
+        assert!(!tells("exec: \"runc\": no such file or directory"));
+        assert!(!tells("open store/x-a: permission denied"));
+        assert!(!tells_of_lost_store(&OpExit::Code(1)));
+    }
 }

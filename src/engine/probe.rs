@@ -18,9 +18,12 @@ use std::time::{Duration, Instant};
 
 use crate::agent::probe::Seen;
 use crate::agent::{self, PLAIN_STORE};
-use crate::buildkit::filesync::Directory;
+use crate::buildkit::auth::Keychain;
+use crate::buildkit::content::Layouts;
+use crate::buildkit::filesync::{Directories, Tree};
 use crate::buildkit::secrets::Vault;
 use crate::buildkit::ssh::Forward;
+use crate::buildkit::workers::CdiAccess;
 use crate::buildkit::{Daemon, Services, Session, control};
 use crate::engine::lower::{
     AGENT, AGENT_FILE, AGENT_SOURCE, DELIVERY, STORE_DEVICE, TUNNEL, cache, metadata, mount,
@@ -46,8 +49,8 @@ pub enum Probe {
     HostNetwork,
     /// Whether an op may be privileged.
     Insecure,
-    /// The same with the device that is a store.
-    Strong,
+    /// The same with the device that is a store, which may need an entitlement.
+    Strong(CdiAccess),
 }
 
 impl Probe {
@@ -55,13 +58,14 @@ impl Probe {
         let names: &[&str] = match self {
             Self::Plain | Self::Network => &[],
             Self::HostNetwork => &["network.host"],
-            Self::Insecure | Self::Strong => &["security.insecure"],
+            Self::Insecure | Self::Strong(CdiAccess::Everyone) => &["security.insecure"],
+            Self::Strong(CdiAccess::Entitled) => &["security.insecure", "device"],
         };
         names.iter().map(|name| (*name).to_owned()).collect()
     }
 
     fn exec(self, args: &[String], nonce: &str) -> Exec {
-        let is_strong = matches!(self, Self::Insecure | Self::Strong);
+        let is_strong = matches!(self, Self::Insecure | Self::Strong(_));
         let shape = if is_strong { "strong" } else { "plain" };
         let mut mounts = vec![
             mount("/", MountKind::Scratch, Access::ReadWrite, None, Some(0)),
@@ -95,7 +99,7 @@ impl Probe {
             mounts,
             network: match self {
                 Self::Plain | Self::Insecure => Network::None,
-                Self::Network | Self::Strong => Network::Default,
+                Self::Network | Self::Strong(_) => Network::Default,
                 Self::HostNetwork => Network::Host,
             },
             security: if is_strong {
@@ -103,7 +107,7 @@ impl Probe {
             } else {
                 Security::Sandbox
             },
-            devices: if self == Self::Strong {
+            devices: if matches!(self, Self::Strong(_)) {
                 vec![STORE_DEVICE.to_owned()]
             } else {
                 Vec::new()
@@ -210,19 +214,23 @@ impl Prober {
         program: &Path,
         id: String,
     ) -> Result<Self, String> {
+        let directories = Directories::default();
+        let own = Tree::File {
+            name: AGENT_FILE.to_owned(),
+            path: program.to_owned(),
+        };
+        directories.offer(AGENT_SOURCE.to_owned(), own);
         let services = Services {
             forward: Forward {
                 id: TUNNEL.to_owned(),
                 socket: answers.socket.clone(),
             },
             vault: Vault::default(),
-            directory: Directory {
-                name: AGENT_SOURCE.to_owned(),
-                file: AGENT_FILE.to_owned(),
-                path: program.to_owned(),
-            },
+            directories,
+            layouts: Layouts::default(),
+            keychain: Keychain { config: None },
         };
-        let name = super::buildkit::names::unique(&["probes", &id]);
+        let name = super::buildkit::unique(&["probes", &id]);
         let session = Session::open(&daemon, name, services).await?;
         Ok(Self {
             daemon,
@@ -243,7 +251,7 @@ impl Prober {
         let nonce = format!("{}-probe-{}", self.id, self.probes);
         let definition = delivered(probe, &nonce).map_err(|error| error.to_string())?;
         let solve = control::Solve {
-            reference: super::buildkit::names::unique(&["probe", &nonce]),
+            reference: super::buildkit::unique(&["probe", &nonce]),
             definition,
             session: self.session.id.clone(),
             entitlements: probe.entitlements(),
@@ -271,7 +279,7 @@ mod tests {
             Probe::Network,
             Probe::HostNetwork,
             Probe::Insecure,
-            Probe::Strong,
+            Probe::Strong(CdiAccess::Everyone),
         ] {
             let text =
                 |bytes: Vec<u8>| crate::llb::text::render(&crate::llb::decode(&bytes).unwrap());
@@ -284,7 +292,10 @@ mod tests {
                 here.contains("/.pontoon/agent") && there.contains(DELIVERY),
                 "{here}{there}"
             );
-            assert_eq!(here.contains(STORE_DEVICE), probe == Probe::Strong);
+            assert_eq!(
+                here.contains(STORE_DEVICE),
+                matches!(probe, Probe::Strong(_))
+            );
         }
     }
 

@@ -25,7 +25,7 @@ use tokio::task::JoinHandle;
 
 use crate::buildkit::records::{CLIENT_DIRECTORY, LAYER, Record};
 use crate::buildkit::{Address, Daemon, SolveError, connection};
-use crate::engine::lower::{AGENT, AGENT_FILE, AGENT_SOURCE, DELIVERY};
+use crate::engine::lower::{self, AGENT_FILE, AGENT_SOURCE, DELIVERY};
 
 /// How many records of ours a run leaves alone.
 pub const KEPT: usize = 200;
@@ -189,7 +189,8 @@ fn is_ours(record: &Record) -> bool {
             let program = record.description.strip_prefix("mount / from exec ");
             let delivered = format!("{DELIVERY}/{AGENT_FILE} agent ");
             program.is_some_and(|program| {
-                program.starts_with(&format!("{AGENT} ")) || program.starts_with(&delivered)
+                let first = program.split(' ').next().unwrap_or_default();
+                lower::is_agent(first) || program.starts_with(&delivered)
             })
         }
         CLIENT_DIRECTORY => record.description == format!("local source for {AGENT_SOURCE}"),
@@ -228,6 +229,10 @@ mod tests {
         let agent = "vxa99l49y7x89s6plxvwi07lkh817y02";
         let ours = [
             (LAYER, "mount / from exec /.pontoon/agent store".to_owned()),
+            (
+                LAYER,
+                format!("mount / from exec /nix/pontoon/agent/{agent} build /nix/store/x.drv"),
+            ),
             (
                 LAYER,
                 "mount / from exec /.pontoon/agent build /nix/store/x.drv".to_owned(),

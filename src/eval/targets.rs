@@ -184,31 +184,68 @@ impl Job<'_> {
             attributes
         };
         let mut wanted = Vec::new();
-        for attribute in all {
-            let (path, outputs) = split_outputs(attribute)?;
-            let subject = match path {
-                "" => file.to_string_lossy().into_owned(),
-                _ => attribute.clone(),
-            };
-            let mut arguments = self.evaluator.settings(&self.request.system)?;
-            arguments.extend(self.arguments()?);
-            if !path.is_empty() {
-                check_argument(path, "an attribute")?;
-                arguments.extend(["-A".into(), path.into()]);
-            }
-            arguments.push(guarded(file));
-            let evaluator = self.evaluator;
-            let called = evaluator.call(
-                &subject,
-                "nix-instantiate",
-                arguments,
-                Purity::Impure,
-                self.on_progress,
-            )?;
-            self.remember(&called);
-            wanted.extend(instantiated(&subject, outputs.as_ref(), &called.stdout)?);
+        for (some, outputs) in together(all)? {
+            wanted.extend(self.attributes(file, &some, outputs.as_ref())?);
         }
         Ok(wanted)
+    }
+
+    /// Evaluates attributes with one call of `nix`. If it fails, halves tell which one is to blame,
+    /// so that the error names that one and is what Nix says of it alone.
+    fn attributes(
+        &mut self,
+        file: &OsStr,
+        attributes: &[&str],
+        outputs: Option<&Outputs>,
+    ) -> Result<Vec<Wanted>, Error> {
+        let subject = match attributes {
+            [""] => file.to_string_lossy().into_owned(),
+            [one] => (*one).to_owned(),
+            many => format!("{} attributes of {}", many.len(), file.to_string_lossy()),
+        };
+        let failed = match self.instantiate(&subject, file, attributes) {
+            Ok(stdout) => match instantiated(&subject, attributes, outputs, &stdout) {
+                Err(failed @ Error::NoDerivation { .. }) => failed,
+                other => return other,
+            },
+            Err(failed @ Error::Failed { .. }) if attributes.len() > 1 => failed,
+            Err(other) => return Err(other),
+        };
+        if attributes.len() == 1 {
+            return Err(failed);
+        }
+        let (first, second) = attributes.split_at(attributes.len() / 2);
+        let mut wanted = self.attributes(file, first, outputs)?;
+        wanted.extend(self.attributes(file, second, outputs)?);
+        Ok(wanted)
+    }
+
+    fn instantiate(
+        &mut self,
+        subject: &str,
+        file: &OsStr,
+        attributes: &[&str],
+    ) -> Result<Vec<u8>, Error> {
+        let mut arguments = self.evaluator.settings(&self.request.system)?;
+        arguments.extend(self.arguments()?);
+        for attribute in attributes {
+            let (path, _) = split_outputs(attribute)?;
+            if !path.is_empty() {
+                check_argument(path, "an attribute")?;
+                arguments.extend(["-A", path].map(OsString::from));
+            }
+        }
+        arguments.push(guarded(file));
+        let evaluator = self.evaluator;
+        let called = evaluator.call(
+            subject,
+            "nix-instantiate",
+            arguments,
+            Purity::Impure,
+            self.on_progress,
+        )?;
+        self.remember(&called);
+        Ok(called.stdout)
     }
 
     fn arguments(&self) -> Result<Vec<OsString>, Error> {
@@ -297,37 +334,62 @@ pub(super) fn guarded(file: &OsStr) -> OsString {
     }
 }
 
+/// How many bytes of attributes one call of `nix` gets: a process takes 2 MB at least, its
+/// environment and the pointers to each argument included.
+const BYTES: usize = 256 << 10;
+
+/// Cuts attributes into runs that one call can evaluate: with the same outputs typed behind them,
+/// because a line of the answer does not say which attribute it is of.
+#[expect(clippy::type_complexity, reason = "it is said once")]
+fn together(attributes: &[String]) -> Result<Vec<(Vec<&str>, Option<Outputs>)>, Error> {
+    let mut runs: Vec<(Vec<&str>, Option<Outputs>)> = Vec::new();
+    let mut bytes = 0;
+    for attribute in attributes {
+        let (_, outputs) = split_outputs(attribute)?;
+        bytes += attribute.len() + 32;
+        match runs.last_mut() {
+            Some((run, same)) if *same == outputs && bytes <= BYTES => run.push(attribute),
+            _ => {
+                bytes = attribute.len() + 32;
+                runs.push((vec![attribute], outputs));
+            }
+        }
+    }
+    Ok(runs)
+}
+
 /// Reads the lines of `nix-instantiate`: `/nix/store/….drv`, with `!dev` if the output selected
 /// is not `out`.
 fn instantiated(
     subject: &str,
+    attributes: &[&str],
     typed: Option<&Outputs>,
     stdout: &[u8],
 ) -> Result<Vec<Wanted>, Error> {
     let text = String::from_utf8_lossy(stdout);
     let lines: Vec<&str> = text.lines().filter(|line| !line.is_empty()).collect();
-    if lines.is_empty() {
+    // An attribute may be many derivations, but has to be one at least.
+    if lines.len() < attributes.len() {
         return Err(Error::NoDerivation {
             subject: subject.into(),
         });
     }
-    lines
-        .iter()
-        .map(|line| {
-            let (path, output) = line.split_once('!').unwrap_or((line, "out"));
-            let drv: StorePath = path.parse().map_err(|_| Error::Answer {
-                subject: subject.into(),
-                answer: (*line).to_owned(),
-            })?;
-            let name = match lines.len() {
-                1 => subject.to_owned(),
-                _ => drv.name().trim_end_matches(".drv").to_owned(),
-            };
-            let selected = || Outputs::Names(BTreeSet::from([output.to_owned()]));
-            let outputs = typed.cloned().unwrap_or_else(selected);
-            Ok(Wanted { name, drv, outputs })
-        })
-        .collect()
+    let wanted = lines.iter().enumerate().map(|(at, line)| {
+        let (path, output) = line.split_once('!').unwrap_or((line, "out"));
+        let drv: StorePath = path.parse().map_err(|_| Error::Answer {
+            subject: subject.into(),
+            answer: (*line).to_owned(),
+        })?;
+        let name = match (attributes, lines.len()) {
+            ([_], 1) => subject.to_owned(),
+            (names, count) if names.len() == count => names[at].to_owned(),
+            _ => drv.name().trim_end_matches(".drv").to_owned(),
+        };
+        let selected = || Outputs::Names(BTreeSet::from([output.to_owned()]));
+        let outputs = typed.cloned().unwrap_or_else(selected);
+        Ok(Wanted { name, drv, outputs })
+    });
+    wanted.collect()
 }
 
 fn article(kind: &str) -> String {
@@ -384,9 +446,23 @@ mod tests {
     }
 
     #[test]
+    fn attributes_with_the_same_outputs_go_together() {
+        let texts = |list: &[&str]| list.iter().map(ToString::to_string).collect::<Vec<_>>();
+        let cut = |list: &[&str]| {
+            let list = texts(list);
+            let runs = together(&list).unwrap();
+            runs.iter().map(|(run, _)| run.len()).collect::<Vec<_>>()
+        };
+        assert_eq!(cut(&["a", "b^out", "c^out", "d^dev", "e"]), [1, 2, 1, 1]);
+        assert_eq!(cut(&["a", "b", "c"]), [3]);
+        let long = "x".repeat(BYTES / 2);
+        assert_eq!(cut(&["a", &long, &long, "b"]), [2, 2]);
+    }
+
+    #[test]
     fn reads_lines_of_nix_instantiate() {
         let text = format!("{DRV}!dev\n{DRV}\n");
-        let wanted = instantiated("f.nix", None, text.as_bytes()).unwrap();
+        let wanted = instantiated("f.nix", &[""], None, text.as_bytes()).unwrap();
         assert_eq!(
             wanted[0].outputs,
             Outputs::Names(BTreeSet::from(["dev".into()]))
@@ -396,13 +472,13 @@ mod tests {
             Outputs::Names(BTreeSet::from(["out".into()]))
         );
         assert_eq!(wanted[0].name, "d");
-        let wanted = instantiated("a", Some(&Outputs::All), DRV.as_bytes()).unwrap();
+        let wanted = instantiated("a", &["a"], Some(&Outputs::All), DRV.as_bytes()).unwrap();
         assert_eq!(
             (wanted[0].name.as_str(), &wanted[0].outputs),
             ("a", &Outputs::All)
         );
         assert!(matches!(
-            instantiated("a", None, b""),
+            instantiated("a", &["a"], None, b""),
             Err(Error::NoDerivation { .. })
         ));
     }

@@ -17,13 +17,14 @@ pub struct Definition {
     places: BTreeMap<Digest, usize>,
 }
 
+/// An op as it is written.
 #[derive(Clone, Debug)]
-struct Encoded {
-    digest: Digest,
-    bytes: Vec<u8>,
-    inputs: Vec<Digest>,
-    output_count: usize,
-    metadata: pb::OpMetadata,
+pub(super) struct Encoded {
+    pub(super) digest: Digest,
+    pub(super) bytes: Vec<u8>,
+    pub(super) inputs: Vec<Digest>,
+    pub(super) output_count: usize,
+    pub(super) metadata: pb::OpMetadata,
 }
 
 impl Definition {
@@ -59,21 +60,28 @@ impl Definition {
         metadata.caps.append(&mut caps::of(op, metadata.cache));
         let bytes = encode::canonical(encode::op(op));
         let digest = Digest::of(&bytes);
-        if !self.places.contains_key(&digest) {
-            self.places.insert(digest.clone(), self.ops.len());
-            self.ops.push(Encoded {
-                digest: digest.clone(),
-                bytes,
-                inputs: op
-                    .inputs()
-                    .iter()
-                    .map(|input| input.digest.clone())
-                    .collect(),
-                output_count: op.output_count(),
-                metadata: encode::metadata(&metadata),
-            });
-        }
+        let inputs = op.inputs().iter().map(|input| input.digest.clone());
+        self.insert(Encoded {
+            digest: digest.clone(),
+            bytes,
+            inputs: inputs.collect(),
+            output_count: op.output_count(),
+            metadata: encode::metadata(&metadata),
+        });
         Ok(digest)
+    }
+
+    /// Says whether there is such an op.
+    pub(super) fn has(&self, digest: &Digest) -> bool {
+        self.places.contains_key(digest)
+    }
+
+    /// Adds an op whose inputs are there, unless it is there itself.
+    pub(super) fn insert(&mut self, op: Encoded) {
+        if !self.has(&op.digest) {
+            self.places.insert(op.digest.clone(), self.ops.len());
+            self.ops.push(op);
+        }
     }
 
     /// Writes the definition whose result is the given output: what it needs, in the order added.

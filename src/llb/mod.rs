@@ -32,6 +32,7 @@ mod decode;
 mod definition;
 mod digest;
 mod encode;
+pub mod graft;
 mod op;
 #[cfg(test)]
 mod tests;

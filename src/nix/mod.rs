@@ -6,6 +6,7 @@
 
 pub mod derivation;
 pub mod nar;
+pub mod place;
 pub mod refscan;
 pub mod rewrite;
 pub mod text;
@@ -19,6 +20,7 @@ pub use nix_derivation::{
 /// The logical store directory: what is hashed, stored and shown, wherever the files lie.
 pub const STORE_DIR: &str = "/nix/store";
 
+pub use place::InStore;
 pub use wanted::{Outputs, Wanted};
 
 /// Writes bytes in Nix's base 32 (Nix spec §1.1).

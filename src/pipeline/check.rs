@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::order;
-use super::read::{Described, Fault, RawEffect, RawSecret, timeout};
+use super::read::{Described, Fault, RawDockerfile, RawEffect, RawSecret, root, timeout};
 
 /// What was found so far.
 pub(super) struct Faults(pub(super) Vec<Fault>);
@@ -105,6 +105,51 @@ impl Faults {
         {
             let message = "must be seconds above zero, or a string such as `45s`, `10m`, `1h30m`";
             self.add(&format!("{at}.timeout"), message);
+        }
+        self.root(at, effect);
+    }
+
+    fn root(&mut self, at: &str, effect: &RawEffect) {
+        if effect.image.is_some() && effect.dockerfile.is_some() {
+            self.add(at, "has both `image` and `dockerfile`: it has one root");
+        } else if let Err((field, message)) = root(effect) {
+            self.add(&format!("{at}.{field}"), message);
+        }
+        if let Some(build) = &effect.dockerfile {
+            self.dockerfile(&format!("{at}.dockerfile"), build);
+        }
+        if effect
+            .store
+            .as_deref()
+            .is_some_and(|store| store != "whole")
+        {
+            self.add(&format!("{at}.store"), "must be \"whole\"");
+        }
+    }
+
+    fn dockerfile(&mut self, at: &str, build: &RawDockerfile) {
+        let plain = |part: &str| !matches!(part, "" | "." | "..");
+        if build
+            .file
+            .as_ref()
+            .is_some_and(|file| !file.split('/').all(plain))
+        {
+            self.add(&format!("{at}.file"), "must be a file below the context");
+        }
+        let texts = [("file", &build.file), ("target", &build.target)];
+        for (field, text) in texts {
+            self.text(
+                &format!("{at}.{field}"),
+                text.as_deref().unwrap_or_default(),
+            );
+        }
+        if build.target.as_deref() == Some("") {
+            self.add(&format!("{at}.target"), "is empty");
+        }
+        for (key, value) in &build.args {
+            let at = format!("{at}.args.{key}");
+            self.variable(&at, key);
+            self.text(&at, value);
         }
     }
 

@@ -8,13 +8,17 @@
 
 mod check;
 pub mod duration;
+pub mod image;
 pub mod order;
 pub mod read;
+pub mod root;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
+pub use image::Reference;
 pub use read::{Answer, Error, Fault, Read, from_json};
+pub use root::{Dockerfile, Root, StoreView};
 use serde::Serialize;
 
 use crate::nix::{StorePath, Wanted};
@@ -50,6 +54,10 @@ pub struct Effect {
     /// How long it may run.
     #[serde(serialize_with = "seconds")]
     pub timeout: Option<Duration>,
+    /// What it finds at `/`.
+    pub root: Root,
+    /// How much of the store it sees.
+    pub store: StoreView,
     /// Derivation outputs that its strings refer to (by string context): built before it starts
     /// and visible to it, with their closures.
     pub needs: Vec<Wanted>,

@@ -7,8 +7,8 @@ use std::time::Duration;
 use serde::Deserialize;
 
 use super::check::Faults;
-use super::{Effect, Pipeline, Secret, duration};
-use crate::nix::{Outputs, StorePath, Wanted};
+use super::{Dockerfile, Effect, Pipeline, Reference, Root, Secret, StoreView, duration};
+use crate::nix::{InStore, Outputs, StorePath, Wanted};
 
 /// The version of the normaliser's answer that this reader understands.
 const VERSION: u32 = 1;
@@ -149,6 +149,9 @@ pub(super) struct RawEffect {
     pub(super) gate: Option<BTreeSet<String>>,
     pub(super) secrets: BTreeMap<String, RawSecret>,
     pub(super) timeout: Option<RawTimeout>,
+    pub(super) image: Option<RawImage>,
+    pub(super) dockerfile: Option<RawDockerfile>,
+    pub(super) store: Option<String>,
     pub(super) needs: Vec<RawNeed>,
     #[serde(with = "crate::nix::text::paths")]
     pub(super) sources: BTreeSet<StorePath>,
@@ -165,6 +168,22 @@ pub(super) struct RawSecret {
 pub(super) enum RawTimeout {
     Seconds(i64),
     Text(String),
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(super) enum RawImage {
+    Reference(String),
+    Layout(String),
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RawDockerfile {
+    pub(super) context: String,
+    pub(super) file: Option<String>,
+    pub(super) target: Option<String>,
+    pub(super) args: BTreeMap<String, String>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -228,6 +247,33 @@ pub(super) fn timeout(raw: &RawTimeout) -> Option<Duration> {
     }
 }
 
+/// The root that an effect's fields name; an error is the field and what is wrong with it.
+pub(super) fn root(raw: &RawEffect) -> Result<Root, (&'static str, &'static str)> {
+    const IN_STORE: &str = "is not in the store";
+    match (&raw.image, &raw.dockerfile) {
+        (Some(RawImage::Reference(text)), _) => Reference::parse(text).map(Root::Image).ok_or((
+            "image",
+            "is no name of an image, such as `docker.io/library/busybox:1.36`",
+        )),
+        (Some(RawImage::Layout(text)), _) => InStore::parse(text)
+            .map(Root::Layout)
+            .ok_or(("image", IN_STORE)),
+        (None, Some(build)) => {
+            let context = InStore::parse(&build.context).ok_or(("dockerfile.context", IN_STORE))?;
+            Ok(Root::Dockerfile(Dockerfile {
+                context,
+                file: build
+                    .file
+                    .clone()
+                    .unwrap_or_else(|| "Dockerfile".to_owned()),
+                target: build.target.clone(),
+                args: build.args.clone(),
+            }))
+        }
+        (None, None) => Ok(Root::Empty),
+    }
+}
+
 fn convert(
     name: String,
     builds: BTreeMap<String, Described>,
@@ -260,6 +306,7 @@ fn convert(
 }
 
 fn effect(name: String, raw: RawEffect, builds: &BTreeSet<String>) -> Effect {
+    let root = root(&raw).unwrap_or(Root::Empty);
     let secrets = raw.secrets.into_iter().map(|(name, secret)| {
         let from = match (secret.file, secret.env) {
             (Some(file), _) => Secret::File(file),
@@ -284,6 +331,11 @@ fn effect(name: String, raw: RawEffect, builds: &BTreeSet<String>) -> Effect {
     });
     Effect {
         name,
+        root,
+        store: match raw.store {
+            Some(_) => StoreView::Whole,
+            None => StoreView::Closure,
+        },
         command: raw.command,
         tools: raw.tools,
         environment: raw.environment,
@@ -307,7 +359,8 @@ mod tests {
     fn effect_with(change: impl FnOnce(&mut Value)) -> Value {
         let mut effect = json!({
             "command": ["/bin/deploy"], "tools": [], "environment": {}, "after": [], "gate": null,
-            "secrets": {}, "timeout": null, "needs": [], "sources": [],
+            "secrets": {}, "timeout": null, "image": null, "dockerfile": null,
+            "store": null, "needs": [], "sources": [],
         });
         change(&mut effect);
         effect
@@ -366,6 +419,74 @@ mod tests {
             (effect.needs[1].name.as_str(), &effect.needs[1].outputs),
             ("d", &Outputs::All)
         );
+    }
+
+    #[test]
+    fn reads_roots() {
+        const PLACE: &str = "/nix/store/hp4acm5j27vjrxkv7g67dwsiqrdn44jr-d/oci";
+        let root = |change: fn(&mut Value)| {
+            let read = read(&json!({ "deploy": effect_with(change) })).unwrap();
+            let effect = read.pipeline.effects["deploy"].clone();
+            (effect.root, effect.store)
+        };
+        assert_eq!(root(|_| ()), (Root::Empty, StoreView::Closure));
+        let (image, store) = root(|e| {
+            e["image"] = json!({ "reference": "busybox" });
+            e["store"] = json!("whole");
+        });
+        assert_eq!(image.to_string(), "image docker.io/library/busybox:latest");
+        assert_eq!(store, StoreView::Whole);
+        let (layout, _) = root(|e| e["image"] = json!({ "layout": PLACE }));
+        assert_eq!(layout, Root::Layout(InStore::parse(PLACE).unwrap()));
+        let (build, _) = root(|e| {
+            e["dockerfile"] = json!({ "context": PLACE, "file": null, "target": "tools",
+                                      "args": { "A": "1" } });
+        });
+        let expected = format!("Dockerfile of {PLACE}, stage tools");
+        assert_eq!(build.to_string(), expected);
+    }
+
+    #[test]
+    fn names_what_is_wrong_with_a_root() {
+        let build = |file: &str, args: Value| {
+            let context = "/nix/store/hp4acm5j27vjrxkv7g67dwsiqrdn44jr-d";
+            json!({ "context": context, "file": file, "target": null, "args": args })
+        };
+        for (field, value, expected) in [
+            ("image", json!({ "reference": "A B" }), "image` is no name"),
+            (
+                "image",
+                json!({ "layout": "/tmp/x" }),
+                "image` is not in the store",
+            ),
+            (
+                "dockerfile",
+                build("../x", json!({})),
+                "dockerfile.file` must be a file below",
+            ),
+            (
+                "dockerfile",
+                build("/x", json!({})),
+                "dockerfile.file` must be a file below",
+            ),
+            (
+                "dockerfile",
+                build("x", json!({ "A=": "1" })),
+                "dockerfile.args.A=` names `A=`",
+            ),
+            ("store", json!("half"), "store` must be \"whole\""),
+        ] {
+            let message = fault(|effect| effect[field] = value);
+            assert!(
+                message.contains(&format!("`effects.deploy.{expected}")),
+                "{message}"
+            );
+        }
+        let both = fault(|effect| {
+            effect["image"] = json!({ "reference": "busybox" });
+            effect["dockerfile"] = build("Dockerfile", json!({}));
+        });
+        assert!(both.contains("has both `image` and `dockerfile`"), "{both}");
     }
 
     #[test]

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::graph::Node;
 use super::{Caches, Decided, Decision, Graph, Missing, NodeIndex, Plan, Wanter, order};
 use crate::nix::StorePath;
-use crate::nix::derivation::{Systems, unsupported};
+use crate::nix::derivation::Systems;
 
 /// Decides for every node, given which of [`Graph::paths`] are valid in the build store.
 pub fn decide(graph: &Graph, valid: &BTreeSet<StorePath>, systems: &Systems) -> Plan {
@@ -92,7 +92,11 @@ fn refuse(graph: &Graph, nodes: &mut [Decided], systems: &Systems) {
         let Decision::Build(missing) = decision else {
             continue;
         };
-        if let Some(reason) = unsupported(&node.parsed.derivation, systems) {
+        if let Some(reason) = node
+            .parsed
+            .demands
+            .unsupported(&node.parsed.system, systems)
+        {
             *decision = Decision::Refused(missing.clone(), reason);
         }
     }
@@ -110,25 +114,24 @@ fn connect(graph: &Graph, nodes: &mut [Decided]) {
 }
 
 fn imports(graph: &Graph, build: &[NodeIndex], valid: &BTreeSet<StorePath>) -> BTreeSet<StorePath> {
-    let sources = build
-        .iter()
-        .flat_map(|&node| graph.node(node).parsed.derivation.input_sources());
-    let mut imports: BTreeSet<StorePath> = sources.cloned().collect();
-    let mut seen: BTreeSet<NodeIndex> = build.iter().copied().collect();
+    let mut imports: Vec<&StorePath> = Vec::new();
+    let mut seen = vec![false; graph.len()];
     let mut waiting: Vec<NodeIndex> = build.to_vec();
     while let Some(index) = waiting.pop() {
+        if std::mem::replace(&mut seen[index.0], true) {
+            continue;
+        }
         let node = graph.node(index);
-        imports.insert(node.parsed.path.clone());
+        imports.push(&node.parsed.path);
         // A `.drv` file refers to its sources, so none can be registered without them.
-        imports.extend(node.parsed.derivation.input_sources().iter().cloned());
-        waiting.extend(
-            node.inputs()
-                .map(|input| input.node)
-                .filter(|node| seen.insert(*node)),
-        );
+        imports.extend(&*node.parsed.sources);
+        let inputs = node.inputs().map(|input| input.node);
+        waiting.extend(inputs.filter(|input| !seen[input.0]));
     }
-    imports.retain(|path| !valid.contains(path));
-    imports
+    imports.sort_unstable();
+    imports.dedup();
+    imports.retain(|path| !valid.contains(*path));
+    imports.into_iter().cloned().collect()
 }
 
 fn caches(graph: &Graph, nodes: &[Decided]) -> Caches {
@@ -136,7 +139,7 @@ fn caches(graph: &Graph, nodes: &[Decided]) -> Caches {
     for (index, node) in graph.nodes() {
         if let Some(missing) = nodes[index.0].decision.missing() {
             caches.missing += missing.0.len();
-            if node.parsed.allows_substitutes() {
+            if node.parsed.allows_substitutes {
                 caches.allowed += missing.0.len();
             }
         }

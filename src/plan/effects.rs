@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::nix::{Outputs, StorePath, Wanted};
-use crate::pipeline::Pipeline;
+use crate::pipeline::{Pipeline, Root, StoreView};
 use crate::plan::NodeIndex;
 use crate::plan::graph::{self, Graph};
 
@@ -27,6 +27,10 @@ pub struct Effect {
     pub needs: Vec<Need>,
     /// Store paths without a derivation that it refers to: imported before, and visible to it.
     pub sources: BTreeSet<StorePath>,
+    /// What it finds at `/`.
+    pub root: Root,
+    /// How much of the store it sees.
+    pub store: StoreView,
 }
 
 /// What an effect refers to.
@@ -138,6 +142,8 @@ fn connect(
             .map(|wanted| need(graph, wanted))
             .collect::<Result<_, Error>>()?,
         sources: effect.sources.clone(),
+        root: effect.root.clone(),
+        store: effect.store,
     })
 }
 
@@ -191,6 +197,8 @@ mod tests {
             gate: names(gate),
             secrets: BTreeMap::new(),
             timeout: None,
+            root: Root::Empty,
+            store: StoreView::Closure,
             needs,
             sources: BTreeSet::new(),
         }

@@ -3,9 +3,9 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use crate::nix::derivation::Parsed;
+use crate::nix::derivation::Outline;
 use crate::nix::{Outputs, StorePath, Wanted};
-use crate::plan::Closure;
+use crate::plan::{Closure, closure};
 
 /// A node of a [`Graph`]: nodes are numbered in the order of their paths.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -23,9 +23,9 @@ pub struct Graph {
 #[derive(Debug, Clone)]
 pub struct Node {
     /// The file.
-    pub parsed: Arc<Parsed>,
+    pub parsed: Arc<Outline>,
     /// What it needs, in the order of paths.
-    inputs: Vec<NodeIndex>,
+    inputs: Vec<closure::Input>,
     /// Who needs it, in the order of paths.
     pub dependents: Vec<NodeIndex>,
 }
@@ -42,11 +42,9 @@ pub struct Input<'a> {
 impl Node {
     /// What it needs, in the order of paths.
     pub fn inputs(&self) -> impl ExactSizeIterator<Item = Input<'_>> {
-        let wanted = self.parsed.derivation.input_derivations().values();
-        let both = self.inputs.iter().zip(wanted);
-        both.map(|(&node, wanted)| Input {
-            node,
-            outputs: wanted.outputs(),
+        self.inputs.iter().map(|input| Input {
+            node: NodeIndex(input.position),
+            outputs: &input.outputs,
         })
     }
 }
@@ -107,19 +105,14 @@ impl Graph {
             .enumerate()
             .map(|(position, parsed)| Node {
                 parsed: parsed.clone(),
-                inputs: closure
-                    .inputs(position)
-                    .iter()
-                    .copied()
-                    .map(NodeIndex)
-                    .collect(),
+                inputs: closure.inputs(position).to_vec(),
                 dependents: Vec::new(),
             })
             .collect();
         for dependent in 0..nodes.len() {
             for at in 0..nodes[dependent].inputs.len() {
-                let input = nodes[dependent].inputs[at];
-                nodes[input.0].dependents.push(NodeIndex(dependent));
+                let input = nodes[dependent].inputs[at].position;
+                nodes[input].dependents.push(NodeIndex(dependent));
             }
         }
         let roots = wanted
@@ -185,7 +178,7 @@ impl Graph {
     pub fn paths(&self) -> BTreeSet<StorePath> {
         let paths = self.nodes.iter().flat_map(|node| {
             let outputs = node.parsed.outputs.values().flatten();
-            let sources = node.parsed.derivation.input_sources();
+            let sources = &node.parsed.sources;
             outputs
                 .chain(sources)
                 .chain(std::iter::once(&node.parsed.path))

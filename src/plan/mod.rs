@@ -121,6 +121,16 @@ pub struct Counts {
 }
 
 impl Plan {
+    /// The plan before anything was decided: of no node.
+    pub fn nothing() -> Self {
+        Self {
+            nodes: Vec::new(),
+            order: Vec::new(),
+            imports: BTreeSet::new(),
+            caches: Caches::default(),
+        }
+    }
+
     /// What was decided for a node.
     pub fn node(&self, node: NodeIndex) -> &Decided {
         &self.nodes[node.0]

@@ -7,7 +7,7 @@
 use super::style::{Colour, Ink, bytes, count, duration, quote};
 use super::text::{clean, label};
 use super::{Advice, Detail, Logs, short, summary};
-use crate::event::{Event, Failure, NodeId, NodeKind, Outcome};
+use crate::event::{Event, Failure, Lost, NodeId, NodeKind, Outcome};
 
 /// Whether a live block shows what runs, so that lines need not.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -59,6 +59,21 @@ impl Narrator {
                 seconds,
             } => self.finished(node, *kind, &label(name), outcome, *seconds),
             Event::Warning { text, hint } => self.warning(text, hint.as_deref()),
+            Event::Lost {
+                what,
+                reason,
+                time,
+                of,
+            } => {
+                let what = match what {
+                    Lost::Store => "the store was lost",
+                    Lost::Engine => "the engine was lost",
+                };
+                self.warning(
+                    &format!("{what}: {reason}; planning anew ({time} of at most {of} times)"),
+                    None,
+                )
+            }
             Event::RunFinished {
                 summary, seconds, ..
             } => {
@@ -121,6 +136,21 @@ impl Narrator {
                     bytes(*size),
                     duration(*seconds)
                 )]
+            }
+            Event::EngineAwaited { reason, seconds } => {
+                let reason = label(reason);
+                vec![format!(
+                    "waiting at most {seconds} s for the engine: {reason}"
+                )]
+            }
+            Event::NodeAgain {
+                kind, name, reason, ..
+            } => {
+                let name = match kind {
+                    NodeKind::Build => label(name),
+                    NodeKind::Effect => format!("effect {}", label(name)),
+                };
+                vec![format!("again {name}: {}", label(reason))]
             }
             Event::NodeWaiting { node, reason } => {
                 vec![format!("waiting {}: {}", short(node), label(reason))]
@@ -314,6 +344,9 @@ mod tests {
         hello-2.12> checking for gcc... yes
         warning: no binary cache is asked: 5 derivations might have been there
         hint: `pontoon plan` lists them
+        warning: the engine was lost: the daemon ended the session; planning anew (1 of at most 3 times)
+        waiting at most 30 s for the engine: the BuildKit daemon does not listen
+        again hello-2.12: the engine was lost while it ran
         built hello-2.12 in 3.1 s
         valid zlib-1.3: built elsewhere meanwhile
         failed broken after 1 min 1 s: exit code 1
@@ -345,6 +378,7 @@ mod tests {
         insta::assert_snapshot!(told(Detail::Quiet, Progress::Block, &samples::everything()), @"
         warning: no binary cache is asked: 5 derivations might have been there
         hint: `pontoon plan` lists them
+        warning: the engine was lost: the daemon ended the session; planning anew (1 of at most 3 times)
         failed broken after 1 min 1 s: exit code 1
           the last 2 lines of its log:
           > cc: no input files

@@ -53,6 +53,7 @@ pub(crate) fn broken(tail: &[&str]) -> Outcome {
 /// A run in which everything happens.
 pub(crate) fn everything() -> Vec<Event> {
     let mut events = beginning();
+    events.extend(losses());
     events.extend(outcomes());
     let summary = Summary {
         valid: 2,
@@ -126,6 +127,27 @@ fn beginning() -> Vec<Event> {
         Event::Warning {
             text: "no binary cache is asked: 5 derivations might have been there".into(),
             hint: Some("`pontoon plan` lists them".into()),
+        },
+    ]
+}
+
+fn losses() -> Vec<Event> {
+    vec![
+        Event::Lost {
+            what: crate::event::Lost::Engine,
+            reason: "the daemon ended the session".into(),
+            time: 1,
+            of: 3,
+        },
+        Event::EngineAwaited {
+            reason: "the BuildKit daemon does not listen".into(),
+            seconds: 30,
+        },
+        Event::NodeAgain {
+            node: node("hello-2.12"),
+            kind: NodeKind::Build,
+            name: "hello-2.12".into(),
+            reason: "the engine was lost while it ran".into(),
         },
     ]
 }

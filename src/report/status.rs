@@ -1,7 +1,7 @@
 //! The live block: what runs now, for how long, and how far the run is. Pure: events and times go
 //! in, lines that fit the terminal come out.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use super::narrate::doing;
@@ -15,7 +15,7 @@ use crate::event::{Event, NodeId, NodeKind, Outcome};
 pub struct Status {
     phase: Option<String>,
     total: usize,
-    done: usize,
+    done: BTreeSet<NodeId>,
     failed: usize,
     running: BTreeMap<NodeId, Running>,
 }
@@ -39,7 +39,16 @@ impl Status {
             }
             Event::Planned { build, effects, .. } => {
                 self.phase = None;
-                self.total = build + effects;
+                // A plan made anew counts what is left.
+                self.total = self.done.len() + build + effects;
+            }
+            Event::Lost { .. } => self.phase = Some("planning anew".to_owned()),
+            Event::EngineAwaited { .. } => {
+                self.phase = Some("waiting for the engine".to_owned());
+            }
+            Event::NodeAgain { node, .. } => {
+                self.running.remove(node);
+                self.done.remove(node);
             }
             Event::Evaluated { .. } | Event::Imported { .. } => self.phase = None,
             Event::NodeStarted {
@@ -72,7 +81,7 @@ impl Status {
             }
             Event::NodeFinished { node, outcome, .. } => {
                 self.running.remove(node);
-                self.done += 1;
+                self.done.insert(node.clone());
                 if matches!(outcome, Outcome::Failed { .. } | Outcome::Unknown { .. }) {
                     self.failed += 1;
                 }
@@ -112,7 +121,7 @@ impl Status {
     }
 
     fn head(&self, at: Duration) -> String {
-        let mut parts = vec![format!("[{}/{}]", self.done, self.total)];
+        let mut parts = vec![format!("[{}/{}]", self.done.len(), self.total)];
         if self.total == 0 {
             parts.clear();
         }

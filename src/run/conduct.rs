@@ -1,32 +1,23 @@
-//! The loop that owns a run: starts nodes, hears what comes of them, puts events in order.
+//! The loop that owns a session: starts nodes, hears what comes of them, puts events in order.
 
 use std::collections::BTreeMap;
-use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use crate::engine::Shape;
-use crate::event::{Event, NodeId, NodeKind, Outcome, Sink};
+use crate::event::Outcome;
 use crate::nix::StorePath;
-use crate::plan::{Decision, NodeIndex};
+use crate::run::attempt::Adrift;
 use crate::run::connection::Speaker;
+use crate::run::course::{Course, EffectState, Job};
 use crate::run::logs::Lines;
-use crate::run::outcome::{Tally, machine};
-use crate::run::schedule::{Schedule, State};
 use crate::run::session::Session;
-use crate::run::{Error, Options, PipelineRun, Planned};
-use crate::tunnel::{MachineError, PathFacts, ToAgent};
+use crate::run::{Error, OnFailure};
+use crate::tunnel::{PathFacts, ToAgent};
 
 /// How long what runs may take to end after it was told to.
 const PATIENCE: Duration = Duration::from_secs(4);
-
-/// What an op is busy with.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Job {
-    /// A build, by its node.
-    Build(NodeIndex),
-    /// An effect, by its place in the plan.
-    Effect(usize),
-}
+/// How often it is asked whether the run is to stop.
+const TICK: Duration = Duration::from_millis(100);
 
 /// An op and its agent.
 pub(super) struct Worker {
@@ -38,62 +29,37 @@ pub(super) struct Worker {
     /// The slot that is mounted in it (plain).
     pub(super) slot: Option<u32>,
     pub(super) started: Option<Instant>,
-    pub(super) attempt: bool,
+    /// It was told what to do.
+    pub(super) given: bool,
+    /// The attempt it said it had started.
+    pub(super) attempt: Option<String>,
     pub(super) lines: Lines,
 }
 
-/// Where an effect stands.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum EffectState {
-    Waiting,
-    Running,
-    Succeeded,
-    Over,
-}
-
-/// A run under way.
-pub(super) struct Conductor<'a, 's> {
-    pub(super) options: &'a Options,
-    pub(super) planned: &'a Planned,
-    pub(super) pipeline: Option<&'a PipelineRun>,
-    pub(super) session: &'a mut Session<'s>,
-    pub(super) sink: &'a mut dyn Sink,
-    pub(super) schedule: Schedule,
-    pub(super) effects: Vec<EffectState>,
+/// The ops of a session.
+pub(super) struct Conductor<'c, 'a, 's> {
+    pub(super) course: &'c mut Course<'a>,
+    pub(super) session: &'c mut Session<'s>,
     pub(super) workers: BTreeMap<String, Worker>,
     pub(super) slots: Vec<u32>,
     /// What is known of valid paths (plain: what to mount).
     pub(super) facts: BTreeMap<StorePath, PathFacts>,
-    pub(super) tally: Tally,
-    pub(super) stopping: Option<Instant>,
-    /// What ended the run while something else was being waited for.
+    /// What was heard of while something else was being waited for.
     pub(super) lost: Option<Error>,
+    /// The store is lost: no build goes on in it, but an effect that runs may end.
+    pub(super) storeless: Option<Error>,
 }
 
-impl<'a, 's> Conductor<'a, 's> {
-    pub(super) fn new(
-        options: &'a Options,
-        planned: &'a Planned,
-        pipeline: Option<&'a PipelineRun>,
-        session: &'a mut Session<'s>,
-        sink: &'a mut dyn Sink,
-    ) -> Self {
-        let mut tally = Tally::default();
-        tally.summary.valid = planned.plan.counts().valid;
+impl<'c, 'a, 's> Conductor<'c, 'a, 's> {
+    pub(super) fn new(course: &'c mut Course<'a>, session: &'c mut Session<'s>) -> Self {
         Self {
-            options,
-            planned,
-            pipeline,
+            course,
             session,
-            sink,
-            schedule: Schedule::new(&planned.plan),
-            effects: vec![EffectState::Waiting; planned.effects.effects.len()],
             workers: BTreeMap::new(),
             slots: Vec::new(),
             facts: BTreeMap::new(),
-            tally,
-            stopping: None,
             lost: None,
+            storeless: None,
         }
     }
 
@@ -101,51 +67,43 @@ impl<'a, 's> Conductor<'a, 's> {
     ///
     /// # Errors
     ///
-    /// The engine or the store is gone. Every node has its outcome before, and if that of an
-    /// effect is unknown the run has a result all the same, for its exit code says so.
-    pub(super) fn run(mut self) -> Result<Tally, Error> {
-        if let Err(error) = self.run_to_end() {
-            self.abandon(&error);
-            if self.tally.summary.effects_unknown == 0 {
-                return Err(error);
-            }
-            self.sink.event(&Event::Warning {
-                text: MachineError::of(&error).text,
-                hint: None,
-            });
+    /// The engine or the store is lost. What ran then and has no outcome is in the course's
+    /// [`Course::adrift`].
+    pub(super) fn run(mut self) -> Result<(), Error> {
+        let ended = self.run_to_end();
+        for nonce in self.at_work() {
+            self.set_adrift(&nonce);
         }
-        Ok(self.tally)
+        ended
     }
 
     fn run_to_end(&mut self) -> Result<(), Error> {
-        if self.options.shape == Shape::Plain && self.schedule.open() > 0 {
-            let count = self.options.jobs.min(self.schedule.open());
+        let open = self.course.schedule.open();
+        if self.course.options.shape == Shape::Plain && open > 0 {
+            let count = self.course.options.jobs.min(open);
             self.slots = self
                 .session
                 .lease(u32::try_from(count).unwrap_or(u32::MAX))?;
         }
-        let mut storeless = None;
         loop {
-            self.notice_cancel();
-            let wake = self.schedule.wake(Instant::now());
-            self.start_what_can()?;
+            if self.course.notice_cancel() {
+                self.stop();
+            }
+            let wake = self.course.schedule.wake(Instant::now());
+            if let Err(error) = self.start_what_can() {
+                self.lost = Some(error);
+            }
             if self.is_over() {
                 break;
             }
-            let patience = wake
-                .map_or(Duration::from_millis(100), |when| when - Instant::now())
-                .min(Duration::from_millis(100));
+            let patience = wake.map_or(TICK, |when| when - Instant::now()).min(TICK);
             match self.session.next(patience) {
                 Ok(Some(happening)) => self.hear(happening),
                 Ok(None) => {}
                 Err(error) => self.lost = Some(error),
             }
             match self.lost.take() {
-                // Nobody keeps house any more, but what runs can still be ended in good order.
-                Some(error @ Error::Store { .. }) if storeless.is_none() => {
-                    storeless = Some(error);
-                    self.stop();
-                }
+                Some(error @ Error::StoreLost { .. }) => self.leave_store(error),
                 Some(error) => return Err(error),
                 None => {}
             }
@@ -156,69 +114,99 @@ impl<'a, 's> Conductor<'a, 's> {
                 let _ = speaker.say(&ToAgent::Bye);
             }
         }
-        storeless.map_or(Ok(()), Err)
+        self.storeless.take().map_or(Ok(()), Err)
     }
 
-    /// Gives every node its outcome when nothing is left that could run it.
-    fn abandon(&mut self, error: &Error) {
-        self.stopping = Some(Instant::now());
-        let reason = MachineError::of(error).text;
-        let busy: Vec<String> = self
+    /// Ends every build: what it makes would be in a store that is lost. An effect that has its
+    /// job goes on, for what it does is done elsewhere.
+    fn leave_store(&mut self, error: Error) {
+        if self.storeless.is_some() {
+            return;
+        }
+        self.storeless = Some(error);
+        let is_to_end = |worker: &Worker| match worker.job {
+            Some(Job::Build(_)) => true,
+            Some(Job::Effect(_)) => !worker.given,
+            None => false,
+        };
+        let busy = self.workers.iter().filter(|(_, worker)| is_to_end(worker));
+        let busy: Vec<String> = busy.map(|(nonce, _)| nonce.clone()).collect();
+        for nonce in busy {
+            self.set_adrift(&nonce);
+            if let Err(error) = self.session.kill(&nonce) {
+                self.lost = Some(error);
+            }
+        }
+    }
+
+    /// Takes a job from its worker, for the next session to find out what became of it.
+    pub(super) fn set_adrift(&mut self, nonce: &str) {
+        self.flush_log(nonce);
+        let adrift = self.adrift(nonce);
+        let Some(worker) = self.workers.get_mut(nonce) else {
+            return;
+        };
+        match worker.job.take() {
+            Some(Job::Effect(index)) if !worker.given => {
+                self.course.effects[index] = EffectState::Waiting;
+            }
+            _ => self.course.adrift.extend(adrift),
+        }
+    }
+
+    /// Describes what a worker does for whoever will ask what became of it.
+    pub(super) fn adrift(&self, nonce: &str) -> Option<Adrift> {
+        let worker = self.workers.get(nonce)?;
+        // The op of an effect makes one attempt; a build that was not heard of has no record.
+        let first = || format!("{nonce}-1");
+        Some(Adrift {
+            job: worker.job?,
+            heard: worker.attempt.is_some(),
+            attempt: worker.attempt.clone().unwrap_or_else(first),
+            instance: self.session.instance.clone(),
+            started: worker.started,
+            tail: worker.lines.tail(),
+        })
+    }
+
+    fn at_work(&self) -> Vec<String> {
+        let busy = self
             .workers
             .iter()
-            .filter(|(_, worker)| worker.job.is_some())
-            .map(|(nonce, _)| nonce.clone())
-            .collect();
-        for nonce in busy {
-            let worker = &self.workers[&nonce];
-            let outcome = match (&worker.job, worker.attempt) {
-                (Some(Job::Effect(_)), true) => Outcome::Unknown {
-                    detail: format!("{reason}; the effect had started"),
-                },
-                _ if self.options.cancel.load(Ordering::Relaxed) => Outcome::Cancelled,
-                _ => self.failed(&nonce, machine(reason.clone())),
-            };
-            self.finish(&nonce, outcome);
-        }
-        for node in self.schedule.cancel() {
-            self.report(node, Outcome::Cancelled);
-        }
-        self.settle_effects();
+            .filter(|(_, worker)| worker.job.is_some());
+        busy.map(|(nonce, _)| nonce.clone()).collect()
     }
 
     fn is_over(&self) -> bool {
-        let effects_open = self
-            .effects
-            .iter()
-            .any(|state| matches!(state, EffectState::Waiting | EffectState::Running));
-        let busy = self.workers.values().any(|worker| worker.job.is_some());
-        self.schedule.open() == 0 && !effects_open && !busy
+        if self.workers.values().any(|worker| worker.job.is_some()) {
+            return false;
+        }
+        let is_open = |state: &EffectState| *state == EffectState::Waiting;
+        self.storeless.is_some()
+            || self.course.schedule.open() == 0 && !self.course.effects.iter().any(is_open)
     }
 
-    /// How many nodes run. A plain op counts until it has ended, because it holds its slot.
+    /// How many nodes run. An op whose job is done counts until its agent asks for the next one, or
+    /// it would get a second op beside it; a plain one until it has ended, for it holds its slot.
     fn running(&self) -> usize {
-        let plain = self.options.shape == Shape::Plain;
-        self.workers
-            .values()
-            .filter(|worker| plain || worker.job.is_some())
-            .count()
+        self.workers.values().filter(|worker| !worker.idle).count()
     }
 
     /// Whether a build has where to be made: a plain op's slot is free when the op has ended.
     fn has_place(&self) -> bool {
-        self.options.shape == Shape::Strong || !self.slots.is_empty()
+        self.course.options.shape == Shape::Strong || !self.slots.is_empty()
     }
 
     fn start_what_can(&mut self) -> Result<(), Error> {
-        self.settle_effects();
-        if self.stopping.is_some() {
+        self.course.settle_effects();
+        if self.course.is_stopping() || self.storeless.is_some() {
             return Ok(());
         }
-        while self.running() < self.options.jobs {
-            if let Some(effect) = self.next_effect() {
+        while self.running() < self.course.options.jobs {
+            if let Some(effect) = self.course.next_effect() {
                 self.start_effect(effect)?;
             } else if self.has_place()
-                && let Some(node) = self.schedule.take()
+                && let Some(node) = self.course.schedule.take()
             {
                 self.start_build(node)?;
             } else {
@@ -228,22 +216,12 @@ impl<'a, 's> Conductor<'a, 's> {
         Ok(())
     }
 
-    fn notice_cancel(&mut self) {
-        if self.stopping.is_none() && self.options.cancel.load(Ordering::Relaxed) {
-            self.tally.signal = Some(self.options.signal.load(Ordering::Relaxed));
-            self.stop();
-        }
-    }
-
     /// Starts nothing more and tells what runs to end.
     pub(super) fn stop(&mut self) {
-        if self.stopping.is_some() {
+        if self.course.is_stopping() {
             return;
         }
-        self.stopping = Some(Instant::now());
-        for node in self.schedule.cancel() {
-            self.report(node, Outcome::Cancelled);
-        }
+        self.course.stop();
         for worker in self
             .workers
             .values_mut()
@@ -257,51 +235,33 @@ impl<'a, 's> Conductor<'a, 's> {
 
     /// Kills what was told to end and did not.
     fn lose_patience(&mut self) -> Result<(), Error> {
-        if self
-            .stopping
-            .is_some_and(|since| since.elapsed() > PATIENCE)
-        {
-            let busy: Vec<String> = self
-                .workers
-                .iter()
-                .filter(|(_, worker)| worker.job.is_some())
-                .map(|(nonce, _)| nonce.clone())
-                .collect();
-            for nonce in busy {
+        let since = self.course.stopping.map(|since| since.elapsed());
+        if since.is_some_and(|since| since > PATIENCE) {
+            for nonce in self.at_work() {
                 self.session.kill(&nonce)?;
             }
-            self.stopping = Some(Instant::now());
+            self.course.stopping = Some(Instant::now());
         }
         Ok(())
     }
 
-    pub(super) fn is_stopping(&self) -> bool {
-        self.stopping.is_some()
-    }
-
-    pub(super) fn describe_job(&self, job: &Job) -> (NodeId, NodeKind, String) {
-        match job {
-            Job::Build(node) => {
-                let parsed = &self.planned.graph.node(*node).parsed;
-                (
-                    NodeId::derivation(&parsed.path),
-                    NodeKind::Build,
-                    parsed.name().to_owned(),
-                )
-            }
-            Job::Effect(index) => {
-                let name = &self.planned.effects.effects[*index].name;
-                (NodeId::effect(name), NodeKind::Effect, name.clone())
-            }
+    /// Ends a worker's job with an outcome, and everything that follows from it.
+    pub(super) fn finish(&mut self, nonce: &str, outcome: Outcome) {
+        self.flush_log(nonce);
+        let Some(worker) = self.workers.get(nonce) else {
+            return;
+        };
+        let Some(job) = worker.job else {
+            return;
+        };
+        let seconds = worker
+            .started
+            .map_or(0.0, |started| started.elapsed().as_secs_f64());
+        self.release(nonce);
+        let failed = matches!(outcome, Outcome::Failed { .. });
+        self.course.conclude(&job, outcome, seconds);
+        if failed && self.course.options.on_failure == OnFailure::Stop {
+            self.stop();
         }
-    }
-
-    /// Whether a build's wanted outputs are valid, never will be, or are still to come.
-    pub(super) fn standing(&self, node: NodeIndex) -> State {
-        debug_assert!(
-            !matches!(self.planned.plan.node(node).decision, Decision::Refused(..)),
-            "a plan with refused nodes is not run"
-        );
-        self.schedule.state(node)
     }
 }

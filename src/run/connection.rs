@@ -1,7 +1,8 @@
 //! The conductor's end of the tunnel: one listening socket, one reading thread for each agent.
 
-use std::io::{Read, Write};
+use std::io::{ErrorKind, Read, Write};
 use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::PathBuf;
 use std::sync::mpsc::Sender;
 
 use crate::engine::EngineEvent;
@@ -13,6 +14,8 @@ pub(super) enum Happening {
     /// An agent said hello: from now on it is known by its op's nonce.
     Connected {
         nonce: String,
+        /// The copy of the store it woke up in.
+        instance: String,
         /// The way to it.
         speaker: Speaker,
     },
@@ -56,15 +59,41 @@ impl Speaker {
     }
 }
 
-/// Accepts agents until the process ends. Who says no hello is never heard of.
-pub(super) fn listen(listener: UnixListener, tell: Sender<Happening>) {
-    std::thread::spawn(move || {
-        for stream in listener.incoming() {
-            let Ok(stream) = stream else { continue };
-            let tell = tell.clone();
-            std::thread::spawn(move || Reader::new(stream).run(&tell));
-        }
-    });
+/// The socket where agents are accepted; dropped, no more are, and it is removed.
+#[derive(Debug)]
+pub(super) struct Listening {
+    listener: UnixListener,
+    place: PathBuf,
+}
+
+impl Listening {
+    /// Accepts agents. Who says no hello is never heard of.
+    pub(super) fn start(place: PathBuf, tell: Sender<Happening>) -> std::io::Result<Self> {
+        let listener = UnixListener::bind(&place)?;
+        let accepting = listener.try_clone()?;
+        std::thread::spawn(move || {
+            loop {
+                match accepting.accept() {
+                    Ok((stream, _)) => {
+                        let tell = tell.clone();
+                        std::thread::spawn(move || Reader::new(stream).run(&tell));
+                    }
+                    // It was shut down.
+                    Err(error) if error.kind() == ErrorKind::InvalidInput => return,
+                    Err(_) => {}
+                }
+            }
+        });
+        Ok(Self { listener, place })
+    }
+}
+
+impl Drop for Listening {
+    fn drop(&mut self) {
+        // The thread that waits in it is woken; the process goes on without it in any case.
+        let _ = rustix::net::shutdown(&self.listener, rustix::net::Shutdown::Both);
+        let _ = fs_err::remove_file(&self.place);
+    }
 }
 
 struct Reader {
@@ -114,7 +143,13 @@ impl Reader {
         let Ok(Some(Frame::Message(payload))) = self.next() else {
             return None;
         };
-        let Ok(FromAgent::Hello { version, nonce, .. }) = frame::parse(&payload) else {
+        let Ok(FromAgent::Hello {
+            version,
+            nonce,
+            instance,
+            ..
+        }) = frame::parse(&payload)
+        else {
             return Self::greet_unfit(&payload, tell);
         };
         if version != tunnel::VERSION {
@@ -131,6 +166,7 @@ impl Reader {
             .ok()?;
         tell.send(Happening::Connected {
             nonce: nonce.clone(),
+            instance,
             speaker,
         })
         .ok()?;
@@ -155,7 +191,7 @@ impl Reader {
             }
             let mut buffer = [0; 64 << 10];
             let count = match self.stream.read(&mut buffer) {
-                Err(error) if error.kind() == std::io::ErrorKind::Interrupted => continue,
+                Err(error) if error.kind() == ErrorKind::Interrupted => continue,
                 other => other?,
             };
             if count == 0 {

@@ -3,11 +3,12 @@
 use std::path::Path;
 use std::sync::mpsc::Sender;
 
+use crate::agent;
 use crate::buildkit::Address;
 use crate::engine::buildkit::{self, BuildKit};
 use crate::engine::lower::{Lowering, SandboxPaths, Scratch, StoreSource};
-use crate::engine::{self, Engine, Shape, embedded};
-use crate::nix::StorePath;
+use crate::engine::{self, Engine, embedded};
+use crate::nix::InStore;
 use crate::run::connection::Happening;
 use crate::run::prepare::{Directory, prepare_store, start_engine};
 use crate::run::{Error, Options};
@@ -18,10 +19,12 @@ use crate::tunnel::SandboxPath;
 pub enum EngineChoice {
     /// This machine, without a daemon.
     Embedded,
-    /// A `BuildKit` daemon; its store is a cache mount.
+    /// A `BuildKit` daemon; its store is a cache mount, or in strong a device.
     BuildKit {
         /// Where it is.
         address: Address,
+        /// What ops take of it beyond a sandbox.
+        entitlements: Vec<String>,
     },
 }
 
@@ -54,28 +57,33 @@ pub(super) fn sandbox_paths(
     })
 }
 
-/// Starts the engine, and makes the lowering fit what it offers.
+/// Starts the engine for a session, and makes the lowering fit what it offers.
 pub(super) fn start(
     options: &Options,
+    session: &str,
     lowering: &mut Lowering,
     directory: &Directory,
     tunnel: &Path,
     tell: &Sender<Happening>,
 ) -> Result<Box<dyn Engine>, Error> {
-    let EngineChoice::BuildKit { address } = &options.engine else {
+    let EngineChoice::BuildKit {
+        address,
+        entitlements,
+    } = &options.engine
+    else {
         prepare_store(options)?;
         return Ok(Box::new(start_engine(options, directory, tunnel, tell)?));
     };
-    if options.shape == Shape::Strong {
-        let what = "the shape `strong`".to_owned();
-        return Err(engine::Error::NotOnBuildKit { what }.into());
-    }
     let config = buildkit::Config {
         address: address.clone(),
         program: options.program.clone(),
         agent: lowering.agent.clone(),
+        shape: options.shape,
+        entitlements: entitlements.clone(),
         tunnel: tunnel.to_path_buf(),
-        run: options.run.clone(),
+        run: session.to_owned(),
+        logins: options.logins.clone(),
+        temporary: options.temporary.clone(),
         cancel: std::sync::Arc::clone(&options.cancel),
     };
     let tell = tell.clone();
@@ -87,14 +95,22 @@ pub(super) fn start(
     Ok(Box::new(engine))
 }
 
+/// Says where ops have what `sandbox-paths` ask for.
+pub(super) fn places(how: &SandboxPaths, mut paths: Vec<SandboxPath>) -> Vec<SandboxPath> {
+    if *how == SandboxPaths::Device {
+        for path in &mut paths {
+            path.source = format!("{}{}", agent::SANDBOX_PATHS, path.target);
+        }
+    }
+    paths
+}
+
 /// Sandbox paths as paths of the store; a daemon has no others.
 fn in_store(paths: &[SandboxPath]) -> Result<Vec<StoreSource>, Error> {
     let source = |path: &SandboxPath| {
-        let (store_path, inside) = store_part(&path.source)?;
         Some(StoreSource {
             target: path.target.clone(),
-            path: store_path,
-            inside,
+            place: InStore::parse(&path.source)?,
         })
     };
     let sources = paths.iter().map(|path| {
@@ -108,31 +124,11 @@ fn in_store(paths: &[SandboxPath]) -> Result<Vec<StoreSource>, Error> {
     sources.collect()
 }
 
-/// Cuts a path below `/nix/store` into its store path and the rest, which begins with `/` if
-/// there is any.
-fn store_part(path: &str) -> Option<(StorePath, String)> {
-    let name = path.strip_prefix("/nix/store/")?;
-    let (name, inside) = name.split_at(name.find('/').unwrap_or(name.len()));
-    let store_path = format!("/nix/store/{name}").parse().ok()?;
-    Some((store_path, inside.trim_end_matches('/').to_owned()))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     const BUSYBOX: &str = "/nix/store/0c0rl5kb4b7jlqq8q01qmjdy4vgn2mny-busybox";
-
-    #[test]
-    fn cuts_a_path_of_the_store_in_two() {
-        let cut = |text: &str| store_part(text).map(|(path, inside)| format!("{path} {inside}"));
-        assert_eq!(cut(BUSYBOX).unwrap(), format!("{BUSYBOX} "));
-        let inside = cut(&format!("{BUSYBOX}/bin/sh")).unwrap();
-        assert_eq!(inside, format!("{BUSYBOX} /bin/sh"));
-        for text in ["/bin/sh", "/nix/store", "/nix/store/busybox/bin/sh"] {
-            assert_eq!(cut(text), None, "{text}");
-        }
-    }
 
     #[test]
     fn names_a_sandbox_path_that_no_daemon_brings() {

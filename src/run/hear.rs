@@ -6,28 +6,24 @@ use crate::engine::{EngineEvent, OpEnd};
 use crate::event::{BuiltOutput, Event, Failure, Outcome};
 use crate::nix::StorePath;
 use crate::plan::NodeIndex;
-use crate::run::conduct::{Conductor, Job};
-use crate::run::connection::Happening;
+use crate::run::conduct::Conductor;
+use crate::run::connection::{Happening, Speaker};
+use crate::run::course::Job;
 use crate::run::logs::Lines;
 use crate::run::outcome::machine;
-use crate::run::session::describe;
 use crate::tunnel::{BuildResult, EffectResult, FromAgent, PathFacts, ToAgent};
 
 /// How long a node waits before it asks again for a lock that another program holds.
 const LOCK_PAUSE: Duration = Duration::from_millis(100);
 
-impl Conductor<'_, '_> {
+impl Conductor<'_, '_, '_> {
     pub(super) fn hear(&mut self, happening: Happening) {
         match happening {
-            Happening::Connected { nonce, mut speaker } => {
-                if let Some(worker) = self.workers.get_mut(&nonce) {
-                    worker.speaker = Some(speaker);
-                } else {
-                    // Nobody of this run: an op of a dead one, or a stranger.
-                    let _ = speaker.say(&ToAgent::Bye);
-                    speaker.hang_up();
-                }
-            }
+            Happening::Connected {
+                nonce,
+                instance,
+                speaker,
+            } => self.connected(&nonce, &instance, speaker),
             Happening::Said { nonce, message } => self.hear_agent(&nonce, message),
             Happening::Logged { nonce, bytes } => self.log(&nonce, &bytes),
             Happening::Closed {
@@ -42,6 +38,22 @@ impl Conductor<'_, '_> {
             // The rest ends the run, and the session has made errors of it.
             Happening::Engine(_) | Happening::WrongVersion => {}
         }
+    }
+
+    fn connected(&mut self, nonce: &str, instance: &str, mut speaker: Speaker) {
+        let Some(worker) = self.workers.get_mut(nonce) else {
+            // Nobody of this session: an op of a dead one, or a stranger.
+            let _ = speaker.say(&ToAgent::Bye);
+            speaker.hang_up();
+            return;
+        };
+        if instance == self.session.instance {
+            worker.speaker = Some(speaker);
+            return;
+        }
+        // It gets no job, so nothing can come of it.
+        speaker.hang_up();
+        self.lose_store(nonce, "an op found another one in its place".to_owned());
     }
 
     fn hear_agent(&mut self, nonce: &str, message: FromAgent) {
@@ -62,8 +74,8 @@ impl Conductor<'_, '_> {
         let Some(worker) = self.workers.get_mut(nonce) else {
             return;
         };
-        match worker.job.clone() {
-            Some(job) if self.stopping.is_none() => self.give(nonce, job),
+        match worker.job {
+            Some(job) if !self.course.is_stopping() => self.give(nonce, job),
             Some(_) => self.finish(nonce, Outcome::Cancelled),
             None => worker.idle = true,
         }
@@ -74,12 +86,12 @@ impl Conductor<'_, '_> {
             return;
         };
         worker.started = Some(Instant::now());
-        worker.attempt = true;
-        let Some(job) = worker.job.clone() else {
+        worker.attempt = Some(attempt.clone());
+        let Some(job) = worker.job else {
             return;
         };
-        let (node, kind, name) = self.describe_job(&job);
-        self.sink.event(&Event::NodeStarted {
+        let (node, kind, name) = self.course.describe_job(&job);
+        self.course.sink.event(&Event::NodeStarted {
             node,
             kind,
             name,
@@ -94,24 +106,25 @@ impl Conductor<'_, '_> {
         let Some(Job::Build(node)) = worker.job.take() else {
             return;
         };
-        if self.stopping.is_some() {
+        if self.course.is_stopping() {
             worker.job = Some(Job::Build(node));
             self.finish(nonce, Outcome::Cancelled);
             return;
         }
         self.release(nonce);
-        if self.schedule.put_back(node, Instant::now() + LOCK_PAUSE) {
-            let (node, ..) = self.describe_job(&Job::Build(node));
+        if self
+            .course
+            .schedule
+            .put_back(node, Instant::now() + LOCK_PAUSE)
+        {
+            let (node, ..) = self.course.describe_job(&Job::Build(node));
             let reason = format!("another program holds `{lock}`");
-            self.sink.event(&Event::NodeWaiting { node, reason });
+            self.course.sink.event(&Event::NodeWaiting { node, reason });
         }
     }
 
     fn built(&mut self, nonce: &str, result: BuildResult) {
-        let job = self
-            .workers
-            .get(nonce)
-            .and_then(|worker| worker.job.clone());
+        let job = self.workers.get(nonce).and_then(|worker| worker.job);
         let Some(Job::Build(node)) = job else { return };
         let outcome = match result {
             BuildResult::Built { outputs } => {
@@ -127,7 +140,7 @@ impl Conductor<'_, '_> {
             }
             BuildResult::Failed { failure } => self.failed(nonce, failure),
             BuildResult::Cancelled => Outcome::Cancelled,
-            BuildResult::StoreLost { missing } => self.store_lost(nonce, &missing),
+            BuildResult::StoreLost { missing } => return self.lose_store(nonce, gone(&missing)),
         };
         self.finish(nonce, outcome);
     }
@@ -137,16 +150,15 @@ impl Conductor<'_, '_> {
             EffectResult::Succeeded => Outcome::Succeeded,
             EffectResult::Failed { failure } => self.failed(nonce, failure),
             EffectResult::Cancelled => Outcome::Cancelled,
-            EffectResult::StoreLost { missing } => self.store_lost(nonce, &missing),
+            EffectResult::StoreLost { missing } => {
+                if let Some(worker) = self.workers.get_mut(nonce) {
+                    // It is looked at before anything of the effect is started.
+                    worker.given = false;
+                }
+                return self.lose_store(nonce, gone(&missing));
+            }
         };
         self.finish(nonce, outcome);
-    }
-
-    fn store_lost(&mut self, nonce: &str, missing: &StorePath) -> Outcome {
-        let reason = format!(
-            "store lost: `{missing}` was valid when the plan was made and is not any more; run again"
-        );
-        self.failed(nonce, machine(reason))
     }
 
     pub(super) fn failed(&mut self, nonce: &str, failure: Failure) -> Outcome {
@@ -166,7 +178,7 @@ impl Conductor<'_, '_> {
     }
 
     fn named(&self, node: NodeIndex, facts: &[PathFacts]) -> Vec<BuiltOutput> {
-        let outputs = &self.planned.graph.node(node).parsed.outputs;
+        let outputs = &self.course.planned.graph.node(node).parsed.outputs;
         outputs
             .iter()
             .filter_map(|(name, path)| Some((name.clone(), path.clone()?)))
@@ -200,36 +212,16 @@ impl Conductor<'_, '_> {
 
     /// An op has ended: whatever its agent had to say has come before, or never will.
     fn op_ended(&mut self, end: &OpEnd) {
-        let Some(worker) = self.workers.get_mut(&end.nonce) else {
+        let Some(worker) = self.workers.get(&end.nonce) else {
             return;
         };
-        let slot = worker.slot.take();
-        let job = worker.job.clone();
-        let attempt = worker.attempt;
-        if let Some(job) = job {
-            // What it wrote to the tunnel is read by another thread: let that come first.
-            if self.drain_of(&end.nonce) {
-                self.forget(&end.nonce, slot);
-                return;
-            }
-            let outcome = match &job {
-                _ if self.stopping.is_some() && !attempt => Outcome::Cancelled,
-                Job::Effect(_) if attempt => {
-                    let detail = format!(
-                        "its agent ended ({}) before it could say what came of the effect",
-                        describe(end)
-                    );
-                    Outcome::Unknown { detail }
-                }
-                _ if self.stopping.is_some() => Outcome::Cancelled,
-                _ => {
-                    let reason = format!("the op ended before its job did: {}", describe(end));
-                    self.failed(&end.nonce, machine(reason))
-                }
-            };
-            self.finish(&end.nonce, outcome);
+        // What it wrote to the tunnel is read by another thread: let that come first.
+        if worker.job.is_some() && !self.drain_of(&end.nonce) {
+            self.ended_silently(end);
         }
-        self.forget(&end.nonce, slot);
+        if let Some(worker) = self.workers.remove(&end.nonce) {
+            self.slots.extend(worker.slot);
+        }
     }
 
     /// Hears what an agent said before its op ended; true if that was the outcome.
@@ -260,12 +252,9 @@ impl Conductor<'_, '_> {
                 }
                 Ok(Some(Happening::Connected {
                     nonce: who,
+                    instance,
                     speaker,
-                })) if who == nonce => {
-                    if let Some(worker) = self.workers.get_mut(nonce) {
-                        worker.speaker = Some(speaker);
-                    }
-                }
+                })) if who == nonce => self.connected(nonce, &instance, speaker),
                 Ok(Some(other)) => others.push(other),
                 Ok(None) => {
                     // It never connected, or has closed its end: nothing can come.
@@ -289,11 +278,6 @@ impl Conductor<'_, '_> {
             .is_none_or(|worker| worker.job.is_none())
     }
 
-    fn forget(&mut self, nonce: &str, slot: Option<u32>) {
-        self.workers.remove(nonce);
-        self.slots.extend(slot);
-    }
-
     /// Makes a worker free for another job; a plain one ends by itself.
     pub(super) fn release(&mut self, nonce: &str) {
         if let Some(worker) = self.workers.get_mut(nonce) {
@@ -312,16 +296,13 @@ impl Conductor<'_, '_> {
 
     /// Tells of every line that `take` gets out of a worker's log.
     fn tell_lines(&mut self, nonce: &str, take: impl FnOnce(&mut Lines, &mut dyn FnMut(String))) {
-        let job = self
-            .workers
-            .get(nonce)
-            .and_then(|worker| worker.job.clone());
+        let job = self.workers.get(nonce).and_then(|worker| worker.job);
         let Some(job) = job else { return };
-        let (node, ..) = self.describe_job(&job);
+        let (node, ..) = self.course.describe_job(&job);
         let Some(worker) = self.workers.get_mut(nonce) else {
             return;
         };
-        let sink = &mut *self.sink;
+        let sink = &mut *self.course.sink;
         take(&mut worker.lines, &mut |line| {
             sink.event(&Event::NodeLog {
                 node: node.clone(),
@@ -329,4 +310,8 @@ impl Conductor<'_, '_> {
             });
         });
     }
+}
+
+fn gone(path: &StorePath) -> String {
+    format!("`{path}` was valid when the plan was made and is not any more")
 }

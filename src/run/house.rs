@@ -10,7 +10,7 @@ use crate::run::{Error, Options};
 ///
 /// The store, or the engine, cannot be used.
 pub fn with_store<T>(options: &Options, work: impl FnOnce() -> T) -> Result<T, Error> {
-    let session = Session::open(options)?;
+    let session = Session::open(options, 0)?;
     let done = work();
     session.close();
     Ok(done)

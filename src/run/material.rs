@@ -2,11 +2,12 @@
 
 use std::collections::BTreeSet;
 use std::io::Write;
+use std::path::PathBuf;
 
-use crate::nix::StorePath;
+use crate::nix::{InStore, StorePath};
 use crate::plan::closure::{Source, SourceError};
 use crate::run::{EngineChoice, Error, Options};
-use crate::store::{NixDir, PathInfo, Store, tree};
+use crate::store::{NixDir, PathInfo, Store, TempRoots, tree};
 use crate::tunnel::ImportHeader;
 
 /// `.drv` files of one or several stores; the first that has one wins.
@@ -28,6 +29,28 @@ impl Source for Files<'_> {
     }
 }
 
+/// Protects paths from the collectors of the stores that they are copied from, until dropped: a
+/// store that is lost is filled from there once more. Where a store is not ours to write, nothing
+/// can be done.
+pub(super) fn protect(options: &Options, paths: &BTreeSet<StorePath>) -> Vec<TempRoots> {
+    let protected = sources(options).filter_map(|dir| {
+        let mut roots = TempRoots::create(dir).ok()?;
+        roots.add(dir, paths).ok()?;
+        Some(roots)
+    });
+    protected.collect()
+}
+
+/// Every store that is there and can be copied from: not the build store itself.
+fn sources(options: &Options) -> impl Iterator<Item = &NixDir> {
+    let is_build_store = |dir: &NixDir| {
+        options.engine == EngineChoice::Embedded && dir.path() == options.nix_dir.path()
+    };
+    let is_there = |dir: &NixDir| dir.db().join("db.sqlite").exists();
+    let dirs = options.sources.iter();
+    dirs.filter(move |dir| !is_build_store(dir) && is_there(dir))
+}
+
 /// Stores that paths are copied from.
 pub(super) struct Material {
     stores: Vec<Store>,
@@ -36,20 +59,13 @@ pub(super) struct Material {
 impl Material {
     /// Opens every store that is there, but the build store itself.
     pub(super) fn open(options: &Options) -> Result<Self, Error> {
-        let mut stores = Vec::new();
-        let is_build_store = |dir: &NixDir| {
-            options.engine == EngineChoice::Embedded && dir.path() == options.nix_dir.path()
-        };
-        for dir in options.sources.iter().filter(|dir| !is_build_store(dir)) {
-            if !dir.db().join("db.sqlite").exists() {
-                continue;
-            }
-            let store = Store::open_read_only(dir.clone()).map_err(|error| Error::Store {
+        let open = |dir: &NixDir| {
+            Store::open_read_only(dir.clone()).map_err(|error| Error::Store {
                 store: dir.path().display().to_string(),
                 source: crate::tunnel::MachineError::of(&error),
-            })?;
-            stores.push(store);
-        }
+            })
+        };
+        let stores = sources(options).map(open).collect::<Result<_, _>>()?;
         Ok(Self { stores })
     }
 
@@ -61,6 +77,15 @@ impl Material {
             }
         }
         Ok(None)
+    }
+
+    /// Returns where something lies on this machine, if one of the stores has it.
+    pub(super) fn place(&self, wanted: &InStore) -> Result<Option<PathBuf>, Error> {
+        let found = self.find(&wanted.path)?;
+        Ok(found.map(|(store, _)| {
+            let inside = wanted.inside.trim_start_matches('/');
+            store.dir().real(&wanted.path).join(inside)
+        }))
     }
 
     fn must_find(&self, path: &StorePath) -> Result<(&Store, PathInfo), Error> {

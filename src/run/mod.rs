@@ -8,9 +8,11 @@
 //! one for each agent's end of the tunnel, one for the engine. The build store is reached through
 //! the tunnel alone ([`session`]); the evaluation store is read where it lies ([`material`]).
 
-mod conclude;
+mod asking;
+mod attempt;
 mod conduct;
 mod connection;
+mod course;
 mod effects;
 mod engine;
 mod hear;
@@ -19,9 +21,12 @@ mod logs;
 mod material;
 mod ops;
 mod outcome;
+mod positions;
 mod prepare;
+mod replan;
 mod schedule;
 mod session;
+mod silence;
 mod start;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -30,10 +35,12 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
+use course::Course;
 pub use engine::EngineChoice;
 pub use house::with_store;
 pub use ops::ops;
 pub use outcome::exit_code;
+use replan::{Ran, Rounds};
 use session::Session;
 
 use crate::engine::{SecretValue, Shape};
@@ -74,6 +81,8 @@ pub struct Options {
     pub systems: Systems,
     /// This executable.
     pub program: PathBuf,
+    /// Docker's `config.json`, where logins for registries are.
+    pub logins: Option<PathBuf>,
     /// Where the run's temporary directory is made.
     pub temporary: PathBuf,
     /// What stands between agents and conductor and passes bytes on; for looking at the tunnel.
@@ -189,6 +198,12 @@ pub enum Error {
         #[source]
         source: crate::tunnel::MachineError,
     },
+    /// The store is not the one that was probed, or cannot be reached any more.
+    #[error("the store was lost: {reason}")]
+    StoreLost {
+        /// What is known.
+        reason: String,
+    },
     /// The engine's first op did not come up.
     #[error("the engine's first op ended before it spoke: {reason}")]
     Speechless {
@@ -198,6 +213,12 @@ pub enum Error {
     /// The engine died.
     #[error("the engine is gone: {reason}")]
     EngineGone {
+        /// What is known.
+        reason: String,
+    },
+    /// The engine died and did not come back.
+    #[error("the engine is gone and did not come back: {reason}")]
+    EngineLost {
         /// What is known.
         reason: String,
     },
@@ -229,10 +250,13 @@ pub fn plan(
 ) -> Result<Planned, Error> {
     let graph = read_graph(options, wanted, pipeline)?;
     let effects = connect(&graph, pipeline)?;
-    let mut session = Session::open(options)?;
-    let valid = probe(options, &mut session, &graph, &effects)?;
-    let plan = plan::decide(&graph, &valid, &options.systems);
+    effects::admit(options, &effects)?;
+    let mut session = Session::open(options, 0)?;
+    effects::admit_there(&session, &effects)?;
+    // Nothing will be used, so nothing is protected.
+    let valid = session.valid(&touched(&graph, &effects))?;
     session.close();
+    let plan = plan::decide(&graph, &valid, &options.systems);
     Ok(Planned {
         graph,
         plan,
@@ -277,34 +301,24 @@ pub fn realise(
     let data = pipeline.map(|run| &run.pipeline);
     let graph = read_graph(options, wanted, data)?;
     let effects = connect(&graph, data)?;
-    let mut session = Session::open(options)?;
-    let mut valid = probe(options, &mut session, &graph, &effects)?;
-    let plan = plan::decide(&graph, &valid, &options.systems);
-    refuse(&graph, &plan)?;
-    let counts = plan.counts();
-    sink.event(&Event::Planned {
-        derivations: counts.derivations,
-        valid: counts.valid,
-        build: counts.build,
-        effects: effects.effects.len(),
-    });
-    if counts.build > 0 || !effects.effects.is_empty() {
-        session.show(sandbox_paths(sink).ok_or(Error::Cancelled)?)?;
-        valid.extend(session.root_tools()?);
-    }
-    import(options, &mut session, &plan, &effects, &valid, sink)?;
-    drop(kept);
+    effects::admit(options, &effects)?;
     let planned = Planned {
+        plan: Plan::nothing(),
         graph,
-        plan,
         effects,
     };
-    let conducted = conduct::Conductor::new(options, &planned, pipeline, &mut session, sink);
-    let summary = conducted.run()?;
-    let report = outcome::report(&planned.graph, wanted, summary);
-    let links = keep(&report);
-    session.keep(&links)?;
-    session.close();
+    let course = Course::new(options, planned, pipeline, &mut *sink);
+    let Ran {
+        graph,
+        tally,
+        session,
+    } = Rounds::new(course, kept, sandbox_paths).run()?;
+    let report = outcome::report(&graph, wanted, tally);
+    if let Some(mut session) = session {
+        let links = keep(&report);
+        session.keep(&links)?;
+        session.close();
+    }
     outcome::outputs_events(&report, sink);
     sink.event(&Event::RunFinished {
         summary: report.summary.clone(),
@@ -349,10 +363,6 @@ fn probe(
     graph: &Graph,
     effects: &Effects,
 ) -> Result<BTreeSet<StorePath>, Error> {
-    let mut paths = graph.paths();
-    for effect in &effects.effects {
-        paths.extend(effect.sources.iter().cloned());
-    }
     let links = graph
         .roots()
         .iter()
@@ -361,55 +371,14 @@ fn probe(
     if options.cancel.load(Ordering::Relaxed) {
         return Err(Error::Cancelled);
     }
-    session.root(&paths, &links)?;
-    session.valid(&paths)
+    session.root(&touched(graph, effects), &links)
 }
 
-fn refuse(graph: &Graph, plan: &Plan) -> Result<(), Error> {
-    let reasons: Vec<(StorePath, String)> = plan
-        .refused()
-        .map(|(node, reason)| (graph.node(node).parsed.path.clone(), reason.to_string()))
-        .collect();
-    if reasons.is_empty() {
-        Ok(())
-    } else {
-        Err(Error::Refused { reasons })
-    }
-}
-
-fn import(
-    options: &Options,
-    session: &mut Session<'_>,
-    plan: &Plan,
-    effects: &Effects,
-    valid: &BTreeSet<StorePath>,
-    sink: &mut dyn Sink,
-) -> Result<(), Error> {
-    let mut wanted = plan.imports.clone();
+/// Everything whose validity matters.
+fn touched(graph: &Graph, effects: &Effects) -> BTreeSet<StorePath> {
+    let mut paths = graph.paths();
     for effect in &effects.effects {
-        wanted.extend(
-            effect
-                .sources
-                .iter()
-                .filter(|path| !valid.contains(*path))
-                .cloned(),
-        );
+        paths.extend(effect.sources.iter().cloned());
     }
-    let tools = session.tools().filter(|path| !valid.contains(*path));
-    wanted.extend(tools.cloned());
-    if wanted.is_empty() {
-        return Ok(());
-    }
-    let material = material::Material::open(options)?;
-    let paths = material.closure(&wanted, valid)?;
-    let started = std::time::Instant::now();
-    sink.event(&Event::Importing { paths: paths.len() });
-    let (paths, bytes) = session.import(&material, &paths)?;
-    let seconds = started.elapsed().as_secs_f64();
-    sink.event(&Event::Imported {
-        paths,
-        bytes,
-        seconds,
-    });
-    Ok(())
+    paths
 }

@@ -7,9 +7,9 @@
 
 use std::collections::BTreeSet;
 
-use crate::engine::lower::{Lowering, PlainInputs};
+use crate::engine::lower::{EffectInputs, Lowering, PlainInputs};
 use crate::nix::StorePath;
-use crate::pipeline::Pipeline;
+use crate::pipeline::{Pipeline, StoreView};
 use crate::plan::{Decision, NodeIndex};
 use crate::run::start::reach;
 use crate::run::{Error, Options, Planned, engine};
@@ -34,24 +34,32 @@ pub fn ops(
         }
     }
     for effect in &planned.effects.effects {
-        let mut seen = effect.sources.clone();
-        for need in &effect.needs {
-            seen.extend(outputs(planned, need.node, &need.outputs));
+        let mut seen = BTreeSet::new();
+        if effect.store == StoreView::Closure {
+            seen.extend(effect.sources.iter().cloned());
+            for need in &effect.needs {
+                seen.extend(outputs(planned, need.node, &need.outputs));
+            }
         }
-        let seen: Vec<&StorePath> = seen.iter().collect();
         let secrets = pipeline
             .and_then(|pipeline| pipeline.effects.get(&effect.name))
             .into_iter()
             .flat_map(|effect| effect.secrets.keys().map(String::as_str));
-        let secrets: Vec<&str> = secrets.collect();
-        ops.push(lowering.effect(&effect.name, &seen, &secrets, NONCE)?);
+        let inputs = EffectInputs {
+            name: &effect.name,
+            root: &effect.root,
+            store: effect.store,
+            closure: seen.iter().collect(),
+            secrets: secrets.collect(),
+        };
+        ops.push(lowering.effect(&inputs, NONCE)?);
     }
     Ok(ops)
 }
 
 fn build(lowering: &Lowering, planned: &Planned, node: NodeIndex) -> Result<Vec<u8>, Error> {
     let node = planned.graph.node(node);
-    let mut inputs: BTreeSet<StorePath> = node.parsed.derivation.input_sources().clone();
+    let mut inputs: BTreeSet<StorePath> = node.parsed.sources.iter().cloned().collect();
     for input in node.inputs() {
         inputs.extend(outputs(planned, input.node, input.outputs));
     }

@@ -14,7 +14,7 @@ use crate::engine::{Device, DeviceAccess, DeviceMount, Shape};
 use crate::run::connection::Happening;
 use crate::run::{Error, Options};
 use crate::sandbox::ids;
-use crate::tunnel::SandboxPath;
+use crate::tunnel::{MachineError, SandboxPath};
 
 /// What the directories of runs begin with.
 const PREFIX: &str = "pontoon-";
@@ -88,13 +88,13 @@ fn is_dead(directory: &Path) -> bool {
 
 /// The engine mounts the store's directory, so it has to be there; the rest is the agent's.
 pub(super) fn prepare_store(options: &Options) -> Result<(), Error> {
-    let unusable = |error: std::io::Error| Error::Store {
+    let unusable = |error: &dyn std::error::Error| Error::Store {
         store: options.store_name.clone(),
-        source: crate::tunnel::MachineError {
-            text: error.to_string(),
-        },
+        source: MachineError::of(error),
     };
-    fs_err::create_dir_all(options.nix_dir.path()).map_err(unusable)
+    // An agent would not see it: what is mounted in its op is the directory itself.
+    crate::store::refuse_symlinks(&options.nix_dir).map_err(|error| unusable(&error))?;
+    fs_err::create_dir_all(options.nix_dir.path()).map_err(|error| unusable(&error))
 }
 
 pub(super) fn start_engine(

@@ -157,7 +157,21 @@ impl Schedule {
         nodes
     }
 
+    /// Whether a build has not been taken yet, and has no outcome.
+    pub(super) fn is_to_start(&self, node: NodeIndex) -> bool {
+        matches!(self.state[node.0], State::Waiting | State::Ready)
+    }
+
+    /// Returns the builds that were taken and have no outcome.
+    pub(super) fn running(&self) -> Vec<NodeIndex> {
+        let nodes = (0..self.state.len()).map(NodeIndex);
+        nodes
+            .filter(|node| self.state[node.0] == State::Running)
+            .collect()
+    }
+
     fn close(&mut self, node: NodeIndex) {
+        self.ready.remove(&(self.rank[node.0], node));
         self.state[node.0] = State::Bad;
         self.open -= 1;
     }

@@ -1,20 +1,16 @@
 //! A run's engine, its tunnel, and the agent that keeps house in the build store.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
-use std::os::unix::net::UnixListener;
-use std::path::PathBuf;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::atomic::Ordering;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::time::{Duration, Instant};
 
 use crate::engine::lower::{Lowering, SandboxPaths};
-use crate::engine::{Engine, EngineEvent, Op, OpEnd, OpExit, SecretValue};
-use crate::nix::StorePath;
-use crate::run::connection::{Happening, Speaker, listen};
-use crate::run::material::Material;
+use crate::engine::{Engine, EngineEvent, Op, OpEnd, OpExit, OpRoot, tells_of_lost_store};
+use crate::run::connection::{Happening, Listening, Speaker};
 use crate::run::prepare::{Directory, sandbox_device};
 use crate::run::{Error, Options, engine};
-use crate::tunnel::{FromAgent, PathFacts, QueryScope, SandboxPath, ToAgent};
+use crate::tunnel::{FromAgent, SandboxPath, ToAgent};
 
 /// How long an answer may take once the run is to stop.
 const PATIENCE: Duration = Duration::from_secs(2);
@@ -25,7 +21,12 @@ const NEWS: Duration = Duration::from_millis(300);
 
 /// An engine with a store that answers.
 pub(super) struct Session<'a> {
-    options: &'a Options,
+    pub(super) options: &'a Options,
+    /// Begins the nonces of this session's ops, and names its roots: no other session of any run
+    /// has it.
+    pub(super) name: String,
+    /// The copy of the store that answers.
+    pub(super) instance: String,
     /// How ops are made.
     pub(super) lowering: Lowering,
     /// What of the machine builders see.
@@ -36,45 +37,53 @@ pub(super) struct Session<'a> {
     _tell: Sender<Happening>,
     /// What happened while the store was being asked.
     aside: VecDeque<Happening>,
-    store: Speaker,
+    pub(super) store: Speaker,
     store_nonce: String,
     nonces: u64,
     /// The store's agent, or the engine, is known to be gone.
     over: bool,
     /// Where the socket and the mount point are; removed at the end.
     _directory: Directory,
+    _listening: Listening,
 }
 
 impl<'a> Session<'a> {
-    /// Starts the engine and its first op, and waits until the store answers.
-    pub(super) fn open(options: &'a Options) -> Result<Self, Error> {
+    /// Starts the engine and its first op, and waits until the store answers. No two sessions of a
+    /// run have the same number; the first one's is 0.
+    pub(super) fn open(options: &'a Options, number: u32) -> Result<Self, Error> {
+        let name = match number {
+            0 => options.run.clone(),
+            number => format!("{}.{number}", options.run),
+        };
         let directory = Directory::make(&options.temporary).map_err(Error::Prepare)?;
         let own = directory.socket();
         let (front, back) = match &options.tunnel_proxy {
             Some(proxy) => (proxy.front.clone(), proxy.back.clone()),
             None => (own.clone(), own),
         };
-        let listener = UnixListener::bind(back).map_err(Error::Prepare)?;
         let (tell, happenings) = channel();
-        listen(listener, tell.clone());
+        let listening = Listening::start(back, tell.clone()).map_err(Error::Prepare)?;
         let mut lowering = engine::lowering(options)?;
-        let engine = engine::start(options, &mut lowering, &directory, &front, &tell)?;
+        let engine = engine::start(options, &name, &mut lowering, &directory, &front, &tell)?;
         let mut pending = Pending {
             engine,
             happenings,
             aside: VecDeque::new(),
         };
-        let store_nonce = format!("{}-store", options.run);
+        let store_nonce = format!("{name}-store");
         let definition = lowering.store(&store_nonce)?;
         pending.engine.start(Op {
             nonce: store_nonce.clone(),
             definition,
             secrets: BTreeMap::new(),
+            root: OpRoot::Defined,
         })?;
-        let store = pending.wait_for_store(options, &store_nonce)?;
+        let (store, instance) = pending.wait_for_store(options, &store_nonce)?;
         pending.engine.store_held()?;
         Ok(Self {
             options,
+            name,
+            instance,
             lowering,
             sandbox_paths: Vec::new(),
             engine: pending.engine,
@@ -86,6 +95,7 @@ impl<'a> Session<'a> {
             nonces: 0,
             over: false,
             _directory: directory,
+            _listening: listening,
         })
     }
 
@@ -96,47 +106,24 @@ impl<'a> Session<'a> {
             let device = sandbox_device(self.options.shape, &paths);
             self.engine.offer(device)?;
         }
-        self.sandbox_paths = paths;
+        self.sandbox_paths = engine::places(&self.lowering.sandbox_paths, paths);
         Ok(())
     }
 
     /// Returns a nonce that no other op of any run has.
     pub(super) fn nonce(&mut self) -> String {
         self.nonces += 1;
-        format!("{}-{}", self.options.run, self.nonces)
-    }
-
-    /// Returns the paths of the store that `sandbox-paths` mount into every room.
-    pub(super) fn tools(&self) -> impl Iterator<Item = &StorePath> {
-        let sources = match &self.lowering.sandbox_paths {
-            SandboxPaths::Store(sources) => sources.as_slice(),
-            SandboxPaths::Absent | SandboxPaths::Device => &[],
-        };
-        sources.iter().map(|source| &source.path)
-    }
-
-    /// Protects these paths for as long as the run lasts, and returns those that are valid.
-    pub(super) fn root_tools(&mut self) -> Result<BTreeSet<StorePath>, Error> {
-        let tools: BTreeSet<StorePath> = self.tools().cloned().collect();
-        if tools.is_empty() {
-            return Ok(tools);
-        }
-        self.root(&tools, &BTreeSet::new())?;
-        self.valid(&tools)
+        format!("{}-{}", self.name, self.nonces)
     }
 
     /// Starts an op.
-    pub(super) fn start(
-        &mut self,
-        nonce: String,
-        definition: Vec<u8>,
-        secrets: BTreeMap<String, SecretValue>,
-    ) -> Result<(), Error> {
-        Ok(self.engine.start(Op {
-            nonce,
-            definition,
-            secrets,
-        })?)
+    pub(super) fn start(&mut self, op: Op) -> Result<(), Error> {
+        Ok(self.engine.start(op)?)
+    }
+
+    /// Whether ops may ask for this.
+    pub(super) fn can(&self, capability: &str) -> bool {
+        self.engine.can(capability)
     }
 
     /// Kills an op.
@@ -167,6 +154,9 @@ impl<'a> Session<'a> {
             Happening::Closed { nonce, reason } if nonce == self.store_nonce => {
                 Err(self.lost(&reason.unwrap_or_else(|| "its agent ended".to_owned())))
             }
+            Happening::Engine(EngineEvent::Ended(end)) if end.nonce == self.store_nonce => {
+                Err(self.lost(&format!("its agent ended: {}", describe(&end))))
+            }
             other => Ok(Some(other)),
         }
     }
@@ -175,98 +165,6 @@ impl<'a> Session<'a> {
     pub(super) fn put_back(&mut self, happenings: Vec<Happening>) {
         for happening in happenings.into_iter().rev() {
             self.aside.push_front(happening);
-        }
-    }
-
-    /// Protects paths for as long as the run lasts.
-    pub(super) fn root(
-        &mut self,
-        temporary: &BTreeSet<StorePath>,
-        links: &BTreeSet<StorePath>,
-    ) -> Result<(), Error> {
-        let job = ToAgent::Root {
-            run: self.options.run.clone(),
-            temporary: temporary.iter().cloned().collect(),
-            links: links.iter().cloned().collect(),
-        };
-        match self.ask(&job)? {
-            FromAgent::Rooted => Ok(()),
-            other => Err(self.unexpected(&other)),
-        }
-    }
-
-    /// Registers links made by the caller as roots.
-    pub(super) fn keep(&mut self, links: &[PathBuf]) -> Result<(), Error> {
-        if links.is_empty() {
-            return Ok(());
-        }
-        let links = links
-            .iter()
-            .map(|link| link.display().to_string())
-            .collect();
-        match self.ask(&ToAgent::Keep { links })? {
-            FromAgent::Rooted => Ok(()),
-            other => Err(self.unexpected(&other)),
-        }
-    }
-
-    /// Returns those of the paths that are valid.
-    pub(super) fn valid(
-        &mut self,
-        paths: &BTreeSet<StorePath>,
-    ) -> Result<BTreeSet<StorePath>, Error> {
-        let facts = self.query(paths.iter().cloned().collect(), QueryScope::Paths)?;
-        Ok(facts.into_iter().map(|fact| fact.path).collect())
-    }
-
-    /// Returns the facts of a closure.
-    pub(super) fn closure(&mut self, roots: Vec<StorePath>) -> Result<Vec<PathFacts>, Error> {
-        self.query(roots, QueryScope::Closure)
-    }
-
-    fn query(&mut self, paths: Vec<StorePath>, scope: QueryScope) -> Result<Vec<PathFacts>, Error> {
-        match self.ask(&ToAgent::Query { paths, scope })? {
-            FromAgent::Paths { paths } => Ok(paths),
-            other => Err(self.unexpected(&other)),
-        }
-    }
-
-    /// Leases slots for the run.
-    pub(super) fn lease(&mut self, count: u32) -> Result<Vec<u32>, Error> {
-        match self.ask(&ToAgent::Lease { count })? {
-            FromAgent::Leased { slots } => Ok(slots),
-            other => Err(self.unexpected(&other)),
-        }
-    }
-
-    /// Brings paths into the build store; returns how many were new and the bytes sent.
-    pub(super) fn import(
-        &mut self,
-        material: &Material,
-        paths: &[StorePath],
-    ) -> Result<(usize, u64), Error> {
-        for path in paths {
-            if self.options.cancel.load(Ordering::Relaxed) {
-                return Err(Error::Cancelled);
-            }
-            let header = material.header(path)?;
-            self.say(&ToAgent::Import { header })?;
-            let mut data = Sending {
-                speaker: &mut self.store,
-                buffer: Vec::new(),
-                broken: None,
-            };
-            let dumped = material.dump(path, &mut data);
-            if let Some(broken) = data.broken.take() {
-                return Err(self.lost(&broken));
-            }
-            dumped?;
-            let ended = data.finish();
-            ended.map_err(|error| self.lost(&error.to_string()))?;
-        }
-        match self.ask(&ToAgent::ImportEnd)? {
-            FromAgent::Imported { paths, bytes } => Ok((paths, bytes)),
-            other => Err(self.unexpected(&other)),
         }
     }
 
@@ -294,13 +192,13 @@ impl<'a> Session<'a> {
         }
     }
 
-    fn say(&mut self, message: &ToAgent) -> Result<(), Error> {
+    pub(super) fn say(&mut self, message: &ToAgent) -> Result<(), Error> {
         let said = self.store.say(message);
         said.map_err(|error| self.lost(&error.to_string()))
     }
 
     /// What is to blame when the store's agent is gone: the engine, if that is gone too.
-    fn lost(&mut self, reason: &str) -> Error {
+    pub(super) fn lost(&mut self, reason: &str) -> Error {
         self.over = true;
         let deadline = Instant::now() + NEWS;
         while Instant::now() < deadline {
@@ -313,11 +211,13 @@ impl<'a> Session<'a> {
                 Err(RecvTimeoutError::Disconnected) => break,
             }
         }
-        self.store_error(reason)
+        Error::StoreLost {
+            reason: reason.to_owned(),
+        }
     }
 
     /// Asks the store's agent and waits for the answer; what else happens is kept for later.
-    fn ask(&mut self, job: &ToAgent) -> Result<FromAgent, Error> {
+    pub(super) fn ask(&mut self, job: &ToAgent) -> Result<FromAgent, Error> {
         self.say(job)?;
         let mut told: Option<Instant> = None;
         loop {
@@ -362,58 +262,17 @@ impl<'a> Session<'a> {
         }
     }
 
-    fn unexpected(&self, message: &FromAgent) -> Error {
+    pub(super) fn unexpected(&self, message: &FromAgent) -> Error {
         self.store_error(&format!("its agent answers something else: {message:?}"))
     }
 
-    fn store_error(&self, reason: &str) -> Error {
+    pub(super) fn store_error(&self, reason: &str) -> Error {
         Error::Store {
             store: self.options.store_name.clone(),
             source: crate::tunnel::MachineError {
                 text: reason.to_owned(),
             },
         }
-    }
-}
-
-/// Cuts what is written into data frames.
-struct Sending<'a> {
-    speaker: &'a mut Speaker,
-    buffer: Vec<u8>,
-    /// Why nothing more can be sent: not a fault of what was to be read.
-    broken: Option<String>,
-}
-
-const CHUNK: usize = 256 << 10;
-
-impl Sending<'_> {
-    fn finish(mut self) -> std::io::Result<()> {
-        self.send()?;
-        self.speaker.data(&[])
-    }
-
-    fn send(&mut self) -> std::io::Result<()> {
-        if !self.buffer.is_empty() {
-            let sent = self.speaker.data(&self.buffer);
-            self.broken = sent.as_ref().err().map(ToString::to_string);
-            self.buffer.clear();
-            return sent;
-        }
-        Ok(())
-    }
-}
-
-impl std::io::Write for Sending<'_> {
-    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
-        self.buffer.extend_from_slice(bytes);
-        if self.buffer.len() >= CHUNK {
-            self.send()?;
-        }
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> std::io::Result<()> {
-        Ok(())
     }
 }
 
@@ -425,7 +284,12 @@ struct Pending {
 }
 
 impl Pending {
-    fn wait_for_store(&mut self, options: &Options, nonce: &str) -> Result<Speaker, Error> {
+    /// Returns the way to the store's agent, and which copy of the store it woke up in.
+    fn wait_for_store(
+        &mut self,
+        options: &Options,
+        nonce: &str,
+    ) -> Result<(Speaker, String), Error> {
         loop {
             if options.cancel.load(Ordering::Relaxed) {
                 return Err(Error::Cancelled);
@@ -433,9 +297,10 @@ impl Pending {
             match self.happenings.recv_timeout(Duration::from_millis(100)) {
                 Ok(Happening::Connected {
                     nonce: who,
+                    instance,
                     speaker,
                 }) if who == nonce => {
-                    return Ok(speaker);
+                    return Ok((speaker, instance));
                 }
                 Ok(Happening::Said {
                     message: FromAgent::Unfit { error },
@@ -464,8 +329,11 @@ impl Pending {
                             source: error,
                         });
                     }
-                    return Err(Error::Speechless {
-                        reason: describe(&end),
+                    let reason = describe(&end);
+                    return Err(if tells_of_lost_store(&end.how) {
+                        Error::StoreLost { reason }
+                    } else {
+                        Error::Speechless { reason }
                     });
                 }
                 Ok(other) => self.aside.push_back(other),

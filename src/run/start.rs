@@ -2,32 +2,33 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::engine::Shape;
 use crate::engine::lower::{PlainInputs, Reach};
-use crate::nix::derivation::Parsed;
-use crate::nix::{Output, StorePath};
+use crate::engine::{Op, OpRoot, Shape};
+use crate::nix::StorePath;
+use crate::nix::derivation::Outline;
 use crate::plan::NodeIndex;
 use crate::run::Error;
-use crate::run::conduct::{Conductor, Job, Worker};
+use crate::run::conduct::{Conductor, Worker};
+use crate::run::course::Job;
 use crate::run::logs::Lines;
 use crate::tunnel::{BuildJob, PathKind, ToAgent};
 
-impl Conductor<'_, '_> {
+impl Conductor<'_, '_, '_> {
     pub(super) fn start_build(&mut self, node: NodeIndex) -> Result<(), Error> {
         let idle = self
             .workers
             .iter()
             .find(|(_, worker)| worker.idle)
             .map(|(n, _)| n.clone());
-        if let (Shape::Strong, Some(nonce)) = (self.options.shape, idle) {
+        if let (Shape::Strong, Some(nonce)) = (self.course.options.shape, idle) {
             self.give(&nonce, Job::Build(node));
             return Ok(());
         }
-        let parsed = self.planned.graph.node(node).parsed.clone();
+        let parsed = self.course.planned.graph.node(node).parsed.clone();
         let reach = reach(&parsed);
         let nonce = self.session.nonce();
         let slot = self.slots.pop();
-        let definition = match self.options.shape {
+        let definition = match self.course.options.shape {
             Shape::Strong => {
                 let inputs = PlainInputs::default();
                 self.session
@@ -45,7 +46,12 @@ impl Conductor<'_, '_> {
             }
         };
         self.employ(nonce.clone(), Job::Build(node), slot);
-        self.session.start(nonce, definition, BTreeMap::new())
+        self.session.start(Op {
+            nonce,
+            definition,
+            secrets: BTreeMap::new(),
+            root: OpRoot::Defined,
+        })
     }
 
     /// Notes a new op that is to do a job when its agent asks.
@@ -56,7 +62,8 @@ impl Conductor<'_, '_> {
             idle: false,
             slot,
             started: None,
-            attempt: false,
+            given: false,
+            attempt: None,
             lines: Lines::default(),
         };
         self.workers.insert(nonce, worker);
@@ -75,7 +82,8 @@ impl Conductor<'_, '_> {
         worker.idle = false;
         worker.job = Some(job);
         worker.started = None;
-        worker.attempt = false;
+        worker.given = true;
+        worker.attempt = None;
         worker.lines = Lines::default();
         if let Some(speaker) = &mut worker.speaker {
             // A broken stream is heard of as its end.
@@ -84,24 +92,28 @@ impl Conductor<'_, '_> {
     }
 
     fn build_job(&self, node: NodeIndex, slot: Option<u32>) -> BuildJob {
-        let wanted = &self.planned.plan.node(node).wanted;
+        let wanted = &self.course.planned.plan.node(node).wanted;
         BuildJob {
-            drv: self.planned.graph.node(node).parsed.path.clone(),
+            drv: self.course.planned.graph.node(node).parsed.path.clone(),
             wanted: wanted.iter().cloned().collect(),
-            run: self.options.run.clone(),
-            cores: self.options.cores,
-            timeout: self.options.timeout.map(|limit| limit.as_secs()),
-            silence: self.options.silence.map(|limit| limit.as_secs()),
+            run: self.course.options.run.clone(),
+            cores: self.course.options.cores,
+            timeout: self.course.options.timeout.map(|limit| limit.as_secs()),
+            silence: self.course.options.silence.map(|limit| limit.as_secs()),
             sandbox_paths: self.session.sandbox_paths.clone(),
             slot,
         }
     }
 
     /// Returns the closure of a build's inputs that mounts can bring.
-    fn input_closure(&mut self, node: NodeIndex, parsed: &Parsed) -> Result<Vec<StorePath>, Error> {
-        let mut roots: BTreeSet<StorePath> = parsed.derivation.input_sources().clone();
-        for input in self.planned.graph.node(node).inputs() {
-            let outputs = &self.planned.graph.node(input.node).parsed.outputs;
+    fn input_closure(
+        &mut self,
+        node: NodeIndex,
+        parsed: &Outline,
+    ) -> Result<Vec<StorePath>, Error> {
+        let mut roots: BTreeSet<StorePath> = parsed.sources.iter().cloned().collect();
+        for input in self.course.planned.graph.node(node).inputs() {
+            let outputs = &self.course.planned.graph.node(input.node).parsed.outputs;
             roots.extend(
                 input
                     .outputs
@@ -109,16 +121,15 @@ impl Conductor<'_, '_> {
                     .filter_map(|name| outputs.get(name)?.clone()),
             );
         }
+        roots.extend(self.session.tools().cloned());
         self.mountable_closure(roots)
     }
 
-    /// Returns the closure of valid paths and of what `sandbox-paths` bring from the store, without
-    /// symlinks.
+    /// Returns the closure of valid paths, without symlinks.
     pub(super) fn mountable_closure(
         &mut self,
-        mut roots: BTreeSet<StorePath>,
+        roots: BTreeSet<StorePath>,
     ) -> Result<Vec<StorePath>, Error> {
-        roots.extend(self.session.tools().cloned());
         let unknown: Vec<StorePath> = roots
             .iter()
             .filter(|path| !self.facts.contains_key(*path))
@@ -144,13 +155,8 @@ impl Conductor<'_, '_> {
 }
 
 /// Returns what a build may reach: the network, where its outputs are fixed.
-pub(super) fn reach(parsed: &Parsed) -> Reach {
-    let fixed = parsed
-        .derivation
-        .outputs()
-        .values()
-        .any(|output| matches!(output, Output::Fixed { .. }));
-    if fixed {
+pub(super) fn reach(parsed: &Outline) -> Reach {
+    if parsed.fixed {
         Reach::Network
     } else {
         Reach::Nothing

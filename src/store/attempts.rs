@@ -4,6 +4,12 @@
 //! when it ends. In between the file is locked: a record without an end whose lock is free tells of
 //! an attempt that died unseen, and nobody knows how far it came. For an effect that is the one
 //! thing that must never be lost. A second line that was cut off by a crash is no end.
+//!
+//! | line | written by | when |
+//! |---|---|---|
+//! | [`Attempt`] | the agent that attempts | before anything happens |
+//! | [`End`] | the same | when it is over |
+//! | [`Seen`] | whoever told a person that nobody knows the outcome | once |
 
 use std::io::{ErrorKind, Read, Write};
 use std::os::unix::fs::PermissionsExt;
@@ -63,9 +69,38 @@ pub struct Attempt {
     pub started: u64,
 }
 
+/// What an end means to whoever reads it later.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Verdict {
+    /// It ended by itself, and well.
+    Good,
+    /// It ended by itself, or could not begin, and not well. Older records do not tell it apart.
+    #[default]
+    Bad,
+    /// It was told to end.
+    Cancelled,
+    /// Nothing of it was ever started.
+    NotStarted,
+    /// It was ended by force together with whoever wanted it: how far it came is not known.
+    Killed,
+}
+
+/// Who told a person that the outcome of an attempt is not known.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Seen {
+    /// The run that told.
+    pub seen_by: String,
+    /// When, in milliseconds since the epoch.
+    pub seen: u64,
+}
+
 /// The end of an attempt.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct End {
+    /// What it means.
+    #[serde(default)]
+    pub verdict: Verdict,
     /// What came of it.
     pub outcome: String,
     /// The exit code, where a process ended with one.
@@ -92,6 +127,20 @@ pub struct Record {
     pub attempt: Attempt,
     /// How it stands now.
     pub standing: Standing,
+    /// Who told of it, if its outcome is not known.
+    pub seen: Option<Seen>,
+}
+
+impl Record {
+    /// Whether nobody knows how far it came, and nobody was told so.
+    pub fn is_unsettled(&self) -> bool {
+        let unknown = match &self.standing {
+            Standing::Unknown => true,
+            Standing::Ended(end) => end.verdict == Verdict::Killed,
+            Standing::Running => false,
+        };
+        unknown && self.seen.is_none()
+    }
 }
 
 #[derive(Serialize, Deserialize)]
@@ -198,7 +247,11 @@ fn read_file(path: &Path) -> Result<Option<Record>, Error> {
                     source,
                 }
             })?;
-        let end = lines.next().and_then(|end| serde_json::from_str(end).ok());
+        let (mut end, mut seen) = (None, None);
+        for line in lines {
+            end = end.or_else(|| serde_json::from_str::<End>(line).ok());
+            seen = seen.or_else(|| serde_json::from_str::<Seen>(line).ok());
+        }
         let standing = match end {
             Some(end) => Standing::Ended(end),
             None if !try_flock(&file, FlockOperation::NonBlockingLockShared)? => Standing::Running,
@@ -213,8 +266,20 @@ fn read_file(path: &Path) -> Result<Option<Record>, Error> {
         return Ok(Some(Record {
             attempt: record.attempt,
             standing,
+            seen,
         }));
     }
+}
+
+/// Notes that a person was told of an attempt whose outcome is not known.
+pub fn mark_seen(dir: &NixDir, id: &str, seen: &Seen) -> Result<(), Error> {
+    let place = place(&dir.attempts(), id)?;
+    // An end that a crash cut off has no newline.
+    let mut text = b"\n".to_vec();
+    text.extend(line(seen, &place)?);
+    let mut file = fs_err::OpenOptions::new().append(true).open(&place)?;
+    file.write_all(&text)?;
+    Ok(())
 }
 
 /// Reads all records, the newest first. One that cannot be read is passed over: it is no reason not
@@ -280,12 +345,12 @@ fn sweep(folder: &Path) -> Result<(), Error> {
 
 /// Removes old records, all but the newest [`KEPT`] of those that nobody needs any more: of
 /// attempts that ended, and of builds that died. What is running stays, and every effect of which
-/// nobody knows how far it came.
+/// nobody knows how far it came, until somebody was told.
 pub fn prune(dir: &NixDir) -> Result<usize, Error> {
-    let done = |record: &Record| match record.standing {
-        Standing::Ended(_) => true,
-        Standing::Unknown => record.attempt.kind == Kind::Build,
-        Standing::Running => false,
+    let done = |record: &Record| match record.attempt.kind {
+        _ if record.standing == Standing::Running => false,
+        Kind::Build => true,
+        Kind::Effect => !record.is_unsettled(),
     };
     let old: Vec<Record> = list(dir)?.into_iter().filter(done).skip(KEPT).collect();
     for record in &old {

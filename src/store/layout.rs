@@ -109,7 +109,8 @@ pub fn write_whole(folder: &Path, name: &str, bytes: &[u8], mode: u32) -> io::Re
     fs_err::File::open(folder)?.sync_all()
 }
 
-fn refuse_symlinks(dir: &NixDir) -> Result<(), Error> {
+/// Refuses a store below a symbolic link, as Nix does: its files would have two names.
+pub fn refuse_symlinks(dir: &NixDir) -> Result<(), Error> {
     let store = std::path::absolute(dir.store())?;
     for path in store.ancestors() {
         if path

@@ -105,14 +105,14 @@ fn is_foreign(kind: ErrorKind) -> bool {
 
 impl GcLock {
     pub(super) fn shared(dir: &NixDir) -> Result<Self, Error> {
-        let file = open_lock(&dir.state().join("gc.lock"))?;
+        let file = open_lock(&dir.gc_lock())?;
         flock(&file, FlockOperation::LockShared)?;
         Ok(Self { _file: file })
     }
 
     /// Nothing if a collector is at work.
     pub(super) fn try_shared(dir: &NixDir) -> Result<Option<Self>, Error> {
-        let file = open_lock(&dir.state().join("gc.lock"))?;
+        let file = open_lock(&dir.gc_lock())?;
         let locked = try_flock(&file, FlockOperation::NonBlockingLockShared)?;
         Ok(locked.then_some(Self { _file: file }))
     }

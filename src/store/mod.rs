@@ -20,6 +20,7 @@
 pub mod attempts;
 mod database;
 mod error;
+mod holders;
 mod identity;
 mod import;
 mod indirect;
@@ -33,6 +34,7 @@ mod temp_roots;
 #[cfg(test)]
 mod tests;
 pub mod tree;
+mod wait;
 
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
@@ -42,14 +44,17 @@ use std::time::Duration;
 use database::Database;
 pub use database::{PathInfo, Registration};
 pub use error::Error;
+pub use holders::Holder;
 pub use identity::Identity;
 pub use import::{ImportHeader, Importer};
 pub use indirect::add_indirect_root;
 use layout::Layout;
+pub use layout::refuse_symlinks;
 pub use locks::{GcLock, KeptOut, OutputLocks};
 pub use roots::Roots;
 pub use slots::Slot;
-use temp_roots::TempRoots;
+pub use temp_roots::TempRoots;
+pub use wait::{Held, Notice, Wait};
 
 use crate::nix::StorePath;
 
@@ -76,6 +81,11 @@ impl NixDir {
     /// The state directory.
     pub fn state(&self) -> PathBuf {
         self.0.join("var/nix")
+    }
+
+    /// What a collector locks while it works.
+    pub fn gc_lock(&self) -> PathBuf {
+        self.0.join("var/nix/gc.lock")
     }
 
     /// The database's directory.
@@ -208,6 +218,13 @@ impl Store {
         paths: impl IntoIterator<Item = &'a StorePath>,
     ) -> Result<BTreeSet<StorePath>, Error> {
         self.database.valid(paths)
+    }
+
+    /// The positions of those of these paths that are valid, ascending.
+    ///
+    /// Quickest for paths that are sorted.
+    pub fn which_valid(&self, paths: &[StorePath]) -> Result<Vec<usize>, Error> {
+        self.database.which_valid(paths)
     }
 
     /// What is registered about a path.

@@ -23,12 +23,14 @@ const MAX_SOCKET: usize = 107;
 ///
 /// Nix names the file by the process's id. Inside a container that is nearly always 1, so ours takes
 /// a free number that no process can have; collectors only parse the name and test the lock.
-pub(super) struct TempRoots {
+#[derive(Debug)]
+pub struct TempRoots {
     file: fs_err::File,
     held: HashSet<StorePath>,
 }
 
 impl TempRoots {
+    /// Makes the file.
     pub fn create(dir: &NixDir) -> Result<Self, Error> {
         let floor = pid_max();
         loop {

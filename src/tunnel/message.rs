@@ -41,12 +41,17 @@ pub enum FromAgent {
         /// The lock file.
         lock: String,
     },
-    /// Answers `Query`: those of the asked paths (or of their closure) that are valid.
+    /// Answers `Root`, and `Query` for paths alone: which of the paths in it are valid.
+    Valid {
+        /// Their positions, ascending: a plan may ask for a hundred thousand.
+        which: Vec<usize>,
+    },
+    /// Answers `Query` for a closure: those of the asked paths that are valid, and what they need.
     Paths {
         /// In no particular order.
         paths: Vec<PathFacts>,
     },
-    /// Answers `Root` and `Keep`.
+    /// Answers `Keep`.
     Rooted,
     /// Answers `Lease`.
     Leased {
@@ -59,6 +64,11 @@ pub enum FromAgent {
         paths: usize,
         /// Bytes of NAR received.
         bytes: u64,
+    },
+    /// Answers `Attempts` and `Unsettled`.
+    Attempts {
+        /// Those on record, in no particular order.
+        attempts: Vec<AttemptFacts>,
     },
     /// Answers `Build`.
     Built {
@@ -87,6 +97,7 @@ pub enum ToAgent {
         version: u32,
     },
     /// Hold these for the run: temp roots until this agent ends, links for as long as the run.
+    /// Then say which of the temporary ones are valid.
     Root {
         /// The run's id.
         run: String,
@@ -122,6 +133,22 @@ pub enum ToAgent {
     },
     /// No more paths: register what came, in one transaction.
     ImportEnd,
+    /// How do these attempts of this run stand? Of those whose outcome is not known a person is
+    /// told now, so it is noted that none has to be told again.
+    Attempts {
+        /// The run's id.
+        run: String,
+        /// Their ids.
+        ids: Vec<String>,
+    },
+    /// Which attempts of these effects, by earlier runs, have an outcome that nobody knows and was
+    /// told of? It is noted as for `Attempts`.
+    Unsettled {
+        /// The run's id.
+        run: String,
+        /// Names of effects.
+        effects: Vec<String>,
+    },
     /// Build one derivation.
     Build(BuildJob),
     /// Run one effect.
@@ -165,6 +192,45 @@ pub enum PathKind {
     Symlink,
     /// Not looked at.
     Unknown,
+}
+
+/// What is on record of an attempt.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AttemptFacts {
+    /// Its id.
+    pub id: String,
+    /// A derivation's path, or an effect's name.
+    pub node: String,
+    /// The run whose attempt it was.
+    pub run: String,
+    /// When it began, in milliseconds since the epoch.
+    pub started: u64,
+    /// How it stands.
+    pub standing: AttemptStanding,
+}
+
+/// How an attempt stands, whoever began it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "standing", rename_all = "kebab-case")]
+pub enum AttemptStanding {
+    /// It goes on.
+    Running,
+    /// It ended well.
+    Good,
+    /// It ended, and not well.
+    Bad {
+        /// What came of it.
+        outcome: String,
+        /// The exit code, where a process ended with one.
+        exit: Option<i32>,
+    },
+    /// Nothing of it was ever started.
+    NotStarted,
+    /// Nobody knows how far it came.
+    Unknown {
+        /// What is known.
+        detail: String,
+    },
 }
 
 /// What an imported path is.
@@ -212,7 +278,7 @@ pub struct BuildJob {
 pub struct SandboxPath {
     /// Where the builder sees it.
     pub target: String,
-    /// What it is on the machine.
+    /// Where its op has it: in the store, or where a device brings it.
     pub source: String,
 }
 
@@ -225,8 +291,10 @@ pub struct EffectJob {
     pub run: String,
     /// Program and arguments.
     pub command: Vec<String>,
-    /// Its environment, `PATH` included.
+    /// Its environment. Without a `PATH` it gets that of the image at its root, after its tools.
     pub environment: Vec<(String, String)>,
+    /// The directories of its tools.
+    pub tools: Vec<String>,
     /// Roots of the closure it may see.
     #[serde(with = "crate::nix::text::paths")]
     pub roots: BTreeSet<StorePath>,
@@ -238,6 +306,30 @@ pub struct EffectJob {
     pub silence: Option<u64>,
     /// What else is visible.
     pub sandbox_paths: Vec<SandboxPath>,
+    /// What its op has at `/`.
+    pub root: EffectRoot,
+    /// How much of the store it may see.
+    pub store: EffectStore,
+}
+
+/// What an effect's op has at `/`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum EffectRoot {
+    /// Nothing: the agent furnishes it.
+    Empty,
+    /// Another system's files, read-only.
+    Image,
+}
+
+/// How much of the store an effect sees.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum EffectStore {
+    /// The closure of its roots, read-only.
+    Closure,
+    /// All of it, at `/nix`, and it is its owner.
+    Whole,
 }
 
 /// What came of a build.

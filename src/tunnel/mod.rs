@@ -23,13 +23,14 @@ pub mod message;
 
 pub use frame::{Decoder, Frame, FrameError, MAX_FRAME, encode};
 pub use message::{
-    BuildJob, BuildResult, EffectJob, EffectResult, FromAgent, ImportHeader, MachineError,
-    PathFacts, PathKind, QueryScope, SandboxPath, ToAgent,
+    AttemptFacts, AttemptStanding, BuildJob, BuildResult, EffectJob, EffectResult, EffectRoot,
+    EffectStore, FromAgent, ImportHeader, MachineError, PathFacts, PathKind, QueryScope,
+    SandboxPath, ToAgent,
 };
 
 /// The protocol's version: agent and conductor are one executable today, but an op may outlive
 /// an upgrade; a peer of another version is refused by name.
-pub const VERSION: u32 = 1;
+pub const VERSION: u32 = 2;
 
 /// Where an agent finds the tunnel's socket in its root.
 pub const SOCKET: &str = "/.pontoon/tunnel";

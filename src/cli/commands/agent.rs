@@ -2,9 +2,10 @@
 
 use std::process::ExitCode;
 
-use crate::cli::apart;
 use crate::cli::error::Error;
-use crate::engine::lower::AGENT;
+use crate::cli::{apart, output};
+use crate::engine::lower;
+use crate::report::style::Colour;
 
 /// Internal: started by pontoon itself
 #[derive(Debug, clap::Args)]
@@ -24,12 +25,18 @@ impl Args {
 /// Runs the agent if this process was started as one: a daemon's op calls it by its place.
 pub fn in_an_op() -> Option<ExitCode> {
     let mut arguments = std::env::args_os();
-    if arguments.next()? != AGENT {
+    if !arguments.next()?.to_str().is_some_and(lower::is_agent) {
         return None;
     }
     // Ours are text: one that is not makes no sense, and is refused with the rest.
     let text = arguments.map(|argument| argument.to_string_lossy().into_owned());
     let arguments: Vec<String> = text.collect();
-    // What it has to tell goes through the tunnel.
-    Some(ExitCode::from(apart::agent(&arguments).unwrap_or(64)))
+    // What it has to tell goes through the tunnel, if it has one.
+    Some(match apart::agent(&arguments) {
+        Ok(code) => ExitCode::from(code),
+        Err(error) => {
+            output::complain(&error, Colour::Never);
+            ExitCode::from(64)
+        }
+    })
 }

@@ -60,7 +60,7 @@ impl Args {
 impl PruneArgs {
     fn run(self, around: &Surroundings) -> Result<u8, Error> {
         let engine = engine::decide(&self.engine, around)?;
-        let Engine::BuildKit { address } = &engine else {
+        let Engine::BuildKit { address, .. } = &engine else {
             output::say(&["the embedded engine leaves nothing: there is no daemon".to_owned()]);
             return Ok(0);
         };

@@ -9,6 +9,7 @@ pub mod exec;
 pub mod helper;
 pub mod leash;
 pub mod log;
+pub mod man;
 pub mod plan;
 pub mod run;
 pub mod target;
@@ -33,6 +34,7 @@ pub enum Command {
     Doctor(doctor::Args),
     Engine(engine::Args),
     Completions(completions::Args),
+    Man(man::Args),
     #[command(hide = true)]
     Agent(agent::Args),
     #[command(hide = true)]
@@ -53,6 +55,7 @@ impl Command {
             Self::Doctor(args) => args.run(around),
             Self::Engine(args) => args.run(around),
             Self::Completions(args) => args.run(),
+            Self::Man(args) => args.run(),
             Self::Agent(args) => args.run(),
             Self::Helper(args) => args.run(),
             Self::Leash(args) => args.run(),

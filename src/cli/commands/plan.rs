@@ -76,6 +76,7 @@ impl Args {
         let how = settings::how(&self.building, &self.nix, around);
         settings::prepare(&place.store)?;
         let asked = signals::watch()?;
+        let engine = engine.settle(&asked)?;
         let session = Session {
             place: &place,
             engine: &engine,

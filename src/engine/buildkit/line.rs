@@ -1,6 +1,7 @@
 //! The connection to a daemon, what is offered on it, and how one op is solved.
 
 use std::collections::BTreeSet;
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -8,23 +9,27 @@ use super::Config;
 use super::jobs::{Jobs, Terms};
 use super::names::unique;
 use super::watch::Watch;
-use crate::buildkit::filesync::Directory;
-use crate::buildkit::gateway::Capabilities;
+use crate::buildkit::auth::Keychain;
+use crate::buildkit::content::Layouts;
+use crate::buildkit::filesync::{Directories, Tree};
+use crate::buildkit::gateway::{Capabilities, Solved};
 use crate::buildkit::secrets::Vault;
 use crate::buildkit::ssh::Forward;
-use crate::buildkit::{Daemon, Kind, Services, Session, SolveError, connection};
+use crate::buildkit::{Daemon, Job, Kind, Services, Session, SolveError, connection};
 use crate::engine::lower::{self, Scratch, TUNNEL};
-use crate::engine::{Error, Op};
+use crate::engine::{Error, Op, Shape};
 
 /// What the tasks of the ops share.
 pub(super) struct Line {
     config: Config,
+    /// The daemon itself, for what is no op.
     pub(super) daemon: Daemon,
     limit: usize,
     capabilities: Capabilities,
     jobs: Jobs,
     watch: Arc<Watch>,
     vault: Vault,
+    layouts: Layouts,
     /// Whether an op has been started: only the first one may find no agent.
     begun: AtomicBool,
 }
@@ -37,16 +42,23 @@ impl Line {
             reason,
         };
         let vault = Vault::default();
+        let layouts = Layouts::default();
+        let directories = Directories::default();
+        let agent = Tree::File {
+            name: lower::AGENT_FILE.to_owned(),
+            path: config.program.clone(),
+        };
+        directories.offer(lower::AGENT_SOURCE.to_owned(), agent);
         let services = Services {
             forward: Forward {
                 id: TUNNEL.to_owned(),
                 socket: config.tunnel.clone(),
             },
             vault: vault.clone(),
-            directory: Directory {
-                name: lower::AGENT_SOURCE.to_owned(),
-                file: lower::AGENT_FILE.to_owned(),
-                path: config.program.clone(),
+            directories,
+            layouts: layouts.clone(),
+            keychain: Keychain {
+                config: config.logins.clone(),
             },
         };
         let id = unique(&["session", &config.run]);
@@ -55,7 +67,7 @@ impl Line {
         let terms = Terms {
             run: config.run.clone(),
             session: id,
-            entitlements: Vec::new(),
+            entitlements: config.entitlements.clone(),
         };
         let jobs = Jobs::open(daemon.clone(), terms, Arc::clone(&watch)).await;
         let jobs = jobs.map_err(|error| refused(error.message))?;
@@ -69,6 +81,7 @@ impl Line {
             jobs,
             watch,
             vault,
+            layouts,
             begun: AtomicBool::new(false),
         };
         Ok((line, session))
@@ -79,18 +92,34 @@ impl Line {
         Scratch::of(&self.capabilities.ops)
     }
 
-    pub(super) async fn run(&self, op: Op) -> Result<(), Failed> {
+    /// What the daemon can do.
+    pub(super) fn capabilities(&self) -> BTreeSet<String> {
+        self.capabilities.ops.clone()
+    }
+
+    /// What the session offers as images.
+    pub(super) fn layouts(&self) -> &Layouts {
+        &self.layouts
+    }
+
+    /// Where files are kept for as long as the daemon needs them.
+    pub(super) fn temporary(&self) -> &Path {
+        &self.config.temporary
+    }
+
+    pub(super) async fn run(&self, mut op: Op) -> Result<(), Failed> {
         let first = !self.begun.swap(true, Ordering::Relaxed);
         let ids: BTreeSet<String> = op.secrets.keys().cloned().collect();
-        let values = op.secrets.into_iter().map(|(id, value)| (id, value.0));
+        let values = std::mem::take(&mut op.secrets);
+        let values = values.into_iter().map(|(id, value)| (id, value.0));
         self.vault.add(values);
-        let mut solved = self.solve(&op.nonce, op.definition.clone()).await;
+        let mut solved = self.attempt(&op).await;
         if let Err(failed) = &solved
             && first
-            && failed.lacks(&self.config.agent)
+            && failed.lacks(&self.config)
         {
             solved = match self.install(&op.nonce).await {
-                Ok(()) => self.solve(&op.nonce, op.definition).await,
+                Ok(()) => self.attempt(&op).await,
                 Err(failed) => Err(failed),
             };
         }
@@ -98,7 +127,21 @@ impl Line {
         solved
     }
 
-    async fn solve(&self, nonce: &str, definition: Vec<u8>) -> Result<(), Failed> {
+    /// Makes the root of an op, and runs it there. All of it in one job: it keeps what it made.
+    async fn attempt(&self, op: &Op) -> Result<(), Failed> {
+        let job = self.jobs.next().await?;
+        let definition = self.ground(&job, op).await?;
+        self.solve(&job, &op.nonce, definition).await?;
+        Ok(())
+    }
+
+    /// Solves a definition.
+    pub(super) async fn solve(
+        &self,
+        job: &Job,
+        nonce: &str,
+        definition: Vec<u8>,
+    ) -> Result<Solved, Failed> {
         if definition.len() > self.limit {
             let message = format!(
                 "the op is {} bytes long, and this daemon takes {} at most",
@@ -108,12 +151,8 @@ impl Line {
             return Err(Failed::of(message, Kind::TooLarge));
         }
         let watched = self.watch.begin(nonce, &definition);
-        let solved = match self.jobs.next().await {
-            Ok(job) => job.solve(definition).await,
-            Err(error) => Err(error),
-        };
-        match solved {
-            Ok(_) => Ok(()),
+        match job.solve(definition).await {
+            Ok(solved) => Ok(solved),
             Err(error) => Err(Failed {
                 words: if error.kind == Kind::Gone {
                     String::new()
@@ -127,15 +166,13 @@ impl Line {
 
     /// Delivers the agent into the store.
     async fn install(&self, nonce: &str) -> Result<(), Failed> {
-        let definition = lower::install(&self.config.agent, nonce);
+        let definition = lower::install(&self.config.agent, self.config.shape, nonce);
         let definition = definition.map_err(|error| Failed::of(error.to_string(), Kind::Other))?;
-        let installed = self.solve(nonce, definition).await;
+        let job = self.jobs.next().await?;
+        let installed = self.solve(&job, nonce, definition).await;
         // A job tells of an op that failed in it once for all.
         let renewed = self.jobs.renew().await;
-        let installed = installed.and(renewed.map_err(|error| Failed {
-            error,
-            words: String::new(),
-        }));
+        let installed = installed.and(renewed.map_err(Failed::from));
         installed.map_err(|mut failed| {
             let error = &mut failed.error;
             error.message = format!("cannot deliver the agent: {}", error.message);
@@ -157,24 +194,34 @@ pub(super) struct Failed {
 }
 
 impl Failed {
-    fn of(message: String, kind: Kind) -> Self {
-        Self {
-            error: SolveError {
-                message,
-                kind,
-                vertex: None,
-            },
-            words: String::new(),
-        }
+    pub(super) fn of(message: String, kind: Kind) -> Self {
+        Self::from(SolveError {
+            message,
+            kind,
+            vertex: None,
+        })
     }
 
-    /// Whether the op was not started because its store has no agent yet. Daemons of 2020 let
-    /// `runc` find that out, which only writes it.
-    fn lacks(&self, agent: &str) -> bool {
-        let path = format!("pontoon/agent/{agent}");
+    /// Whether the op was not started because its store has no agent yet. In strong, and with
+    /// daemons of 2020, it is `runc` that finds that out, and it only writes it; if even that is
+    /// lost there is its code, which the agent never ends with.
+    fn lacks(&self, config: &Config) -> bool {
+        if config.shape == Shape::Strong && matches!(self.error.kind, Kind::Exit(1 | 126 | 127)) {
+            return true;
+        }
+        let path = format!("pontoon/agent/{}", config.agent);
         [&self.error.message, &self.words]
             .iter()
             .any(|text| text.contains(&path) && text.contains("no such file or directory"))
+    }
+}
+
+impl From<SolveError> for Failed {
+    fn from(error: SolveError) -> Self {
+        Self {
+            error,
+            words: String::new(),
+        }
     }
 }
 

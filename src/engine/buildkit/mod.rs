@@ -4,7 +4,9 @@
 //! | file | what |
 //! |---|---|
 //! | here | the engine as its user sees it, and the thread that owns everything asynchronous |
-//! | [`line`] | the connection, what is offered on it, and how one op is solved |
+//! | [`layout`] | images in OCI layouts |
+//! | [`mod@line`] | the connection, what is offered on it, and how one op is solved |
+//! | [`ground`] | what is at the root of an op |
 //! | [`jobs`] | which job an op goes to |
 //! | [`watch`] | what the daemon reports of ops that run |
 //! | [`names`] | names of solves and sessions, and of the agent |
@@ -13,12 +15,14 @@
 //! lives there too: it is delivered by the first op of a run that does not find it, and found by
 //! all later ones.
 
+mod ground;
 mod jobs;
+mod layout;
 mod line;
-pub(super) mod names;
+mod names;
 mod watch;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -28,6 +32,7 @@ use std::time::Duration;
 
 use line::{Failed, Line};
 pub use names::agent_id;
+pub(super) use names::unique;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::sync::oneshot;
 use tokio::task::JoinSet;
@@ -36,7 +41,7 @@ use watch::Watch;
 use crate::buildkit::{Address, Kind, Session};
 use crate::engine::lower::Scratch;
 use crate::engine::trim::Beside;
-use crate::engine::{Device, Engine, EngineEvent, Error, Fetch, Op, OpEnd, OpExit};
+use crate::engine::{Device, Engine, EngineEvent, Error, Fetch, Op, OpEnd, OpExit, Shape};
 
 /// How often it is asked, while a daemon does not answer, whether the user has lost patience.
 const TICK: Duration = Duration::from_millis(50);
@@ -53,10 +58,18 @@ pub struct Config {
     pub program: PathBuf,
     /// The agent's id, as ops name it.
     pub agent: String,
+    /// Where ops have the store.
+    pub shape: Shape,
+    /// What all ops may take of the daemon beyond a sandbox.
+    pub entitlements: Vec<String>,
     /// The conductor's listening socket, where every op's tunnel ends.
     pub tunnel: PathBuf,
     /// The run's id: no two runs have the same.
     pub run: String,
+    /// Docker's `config.json`, where logins for registries are.
+    pub logins: Option<PathBuf>,
+    /// Where files are kept for as long as a daemon needs them.
+    pub temporary: PathBuf,
     /// Set when connecting is to be given up.
     pub cancel: Arc<AtomicBool>,
 }
@@ -68,6 +81,8 @@ pub struct BuildKit {
     thread: Option<JoinHandle<()>>,
     /// How ops get memory to write to on this daemon.
     pub scratch: Scratch,
+    /// What the daemon can do, by `BuildKit`'s names.
+    capabilities: BTreeSet<String>,
 }
 
 #[derive(Debug)]
@@ -107,7 +122,7 @@ impl BuildKit {
                 };
                 match opening {
                     Ok((line, session)) => {
-                        let _ = opened.send(Ok(line.scratch()));
+                        let _ = opened.send(Ok((line.scratch(), line.capabilities())));
                         let heard = Heard {
                             words: heard,
                             fetched,
@@ -124,11 +139,12 @@ impl BuildKit {
             words,
             thread: Some(thread),
             scratch: Scratch::Sized,
+            capabilities: BTreeSet::new(),
         };
         loop {
             match opening.recv_timeout(TICK) {
                 Ok(opened) => {
-                    engine.scratch = opened?;
+                    (engine.scratch, engine.capabilities) = opened?;
                     return Ok(engine);
                 }
                 Err(RecvTimeoutError::Timeout) if cancel.load(Ordering::Relaxed) => {
@@ -167,6 +183,10 @@ impl Engine for BuildKit {
         // Nothing is ever sent: it is over when the sender is gone.
         let _ = waiting.recv_timeout(LONGEST_STEP);
         Ok(())
+    }
+
+    fn can(&self, capability: &str) -> bool {
+        self.capabilities.contains(capability)
     }
 
     /// A daemon's devices are its own.
@@ -285,8 +305,12 @@ mod tests {
             address: Address::parse(service, &address).unwrap(),
             program: PathBuf::new(),
             agent: String::new(),
+            shape: Shape::Plain,
+            entitlements: Vec::new(),
             tunnel: PathBuf::new(),
             run: String::new(),
+            logins: None,
+            temporary: PathBuf::new(),
             cancel: Arc::clone(cancel),
         };
         BuildKit::start(config, |_| ()).err().unwrap()

@@ -8,11 +8,10 @@ use std::os::unix::net::UnixStream;
 use rustix::event::{PollFd, PollFlags, poll};
 
 use crate::agent::{self, Orders};
-use crate::engine::SecretValue;
 use crate::engine::embedded::container::{Container, Machine};
 use crate::engine::embedded::machine::UserMapping;
 use crate::engine::embedded::wire::{Exit, FromHelper, ToHelper};
-use crate::engine::lower::AGENT;
+use crate::engine::{SecretValue, lower};
 use crate::sandbox::{self, Child, ids};
 use crate::tunnel::{Decoder, Frame, encode, frame};
 
@@ -235,7 +234,7 @@ impl Helper {
             .machine
             .container(definition, secrets)
             .map_err(|error| text(&error))?;
-        if container.arguments[0] == AGENT {
+        if lower::is_agent(&container.arguments[0]) {
             let orders = Orders::read(&container.arguments[1..], &container.environment)
                 .ok_or_else(|| "the op's arguments or environment make no sense".to_owned())?;
             return sandbox::spawn_call(&container.cage, &[], move || agent::run(&orders))

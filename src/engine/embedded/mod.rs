@@ -139,6 +139,11 @@ impl Engine for Embedded {
         Ok(())
     }
 
+    /// Its ops run programs, and nothing else.
+    fn can(&self, capability: &str) -> bool {
+        capability.starts_with("exec.")
+    }
+
     fn offer(&mut self, device: Device) -> Result<(), Error> {
         self.say(&ToHelper::Offer { device })
     }

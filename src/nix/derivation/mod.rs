@@ -5,6 +5,7 @@
 //! | [`decode`] | the bytes are a derivation | here |
 //! | [`Parsed::check_path`] | the bytes belong to the file's name (Nix spec §2.3) | here |
 //! | [`check_outputs`] | the output paths follow from the content (§2.5, §2.6) | [`modulo`] |
+//! | [`Outline`] | what of it a plan keeps | [`mod@outline`] |
 //! | [`unsupported()`] | nothing is asked for that is not built yet | [`mod@unsupported`] |
 //! | [`Recipe`] | program, environment and files of the builder (§4.3 to §4.5) | [`recipe`] |
 //!
@@ -13,6 +14,7 @@
 //! which takes derivations whose arguments and names are UTF-8; others are refused by name.
 
 pub mod modulo;
+pub mod outline;
 pub mod recipe;
 pub mod unsupported;
 
@@ -20,10 +22,12 @@ use std::collections::BTreeMap;
 
 pub use modulo::{Input, Modulo, check_outputs};
 pub use nix_derivation::InputDerivation;
+pub use outline::Outline;
 pub use recipe::{Network, OutputSpec, Personality, Recipe};
-pub use unsupported::{Kvm, Level, Systems, Unsupported, unsupported};
+use sha2::{Digest as _, Sha256};
+pub use unsupported::{Demands, Kvm, Level, Systems, Unsupported, unsupported};
 
-use crate::nix::{Derivation, StoreDir, StorePath};
+use crate::nix::{Derivation, NixHash, STORE_DIR, StorePath, base32};
 
 /// What is wrong with a `.drv` file.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
@@ -181,9 +185,14 @@ impl Parsed {
     /// Checks that `bytes`, which this was decoded from, belong to the file's name.
     pub fn check_path(&self, bytes: &[u8]) -> Result<(), Error> {
         let drv = &self.derivation;
-        let references = drv.input_derivations().keys().chain(drv.input_sources());
-        let actual = StoreDir::default()
-            .build_text_path(self.path.name(), bytes, references)
+        let mut references: Vec<&StorePath> = drv
+            .input_derivations()
+            .keys()
+            .chain(drv.input_sources())
+            .collect();
+        references.sort_unstable();
+        references.dedup();
+        let actual = text_path(self.path.name(), bytes, &references)
             .map_err(|source| malformed(&self.path, source.into()))?;
         if actual == self.path {
             Ok(())
@@ -216,6 +225,34 @@ impl Parsed {
     }
 }
 
+/// Where a text lies that refers to these paths (Nix spec §2.3).
+///
+/// The crate's own function says the same; this one makes no copies, for a plan asks it of every
+/// file that it reads.
+fn text_path(
+    name: &str,
+    text: &[u8],
+    references: &[&StorePath],
+) -> Result<StorePath, nix_derivation::store_path::Error> {
+    let mut hash = Sha256::new();
+    hash.update(b"text");
+    for reference in references {
+        for part in [":", STORE_DIR, "/", &base32(reference.digest()), "-"] {
+            hash.update(part);
+        }
+        hash.update(reference.name());
+    }
+    hash.update(format!(
+        ":{}:{STORE_DIR}:{name}",
+        NixHash::Sha256(Sha256::digest(text).into()).to_nix_base16_string()
+    ));
+    let mut digest = [0; 20];
+    for (at, byte) in hash.finalize().into_iter().enumerate() {
+        digest[at % 20] ^= byte;
+    }
+    StorePath::from_parts(digest, name)
+}
+
 fn malformed(drv: &StorePath, source: nix_derivation::Error) -> Error {
     let drv = drv.clone();
     match source {
@@ -232,6 +269,7 @@ fn malformed(drv: &StorePath, source: nix_derivation::Error) -> Error {
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;
+    use crate::nix::StoreDir;
 
     pub(crate) const VECTORS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/vectors");
 

@@ -3,6 +3,8 @@
 //! Nothing here remembers: whoever walks a closure, inputs first, keeps each derivation's
 //! [`Modulo`] and hands it in for the dependents. So each file is hashed twice and no more.
 
+use std::collections::BTreeMap;
+
 /// The identity of a derivation as an input of others.
 pub use nix_derivation::InputDerivationHash as Modulo;
 
@@ -12,8 +14,8 @@ use crate::nix::{Output, StoreDir, StorePath};
 /// An input that was checked already.
 #[derive(Debug, Clone, Copy)]
 pub struct Input<'a> {
-    /// The file.
-    pub parsed: &'a Parsed,
+    /// Its outputs by name.
+    pub outputs: &'a BTreeMap<String, Option<StorePath>>,
     /// What [`check_outputs`] returned for it.
     pub modulo: Modulo,
 }
@@ -70,7 +72,7 @@ fn check_inputs<'a>(
                 input: path.clone(),
             });
         };
-        let outputs = &input.parsed.outputs;
+        let outputs = input.outputs;
         if let Some(output) = wanted
             .outputs()
             .iter()
@@ -120,8 +122,6 @@ fn check_variable(parsed: &Parsed, output: &str, path: &StorePath) -> Result<(),
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeMap;
-
     use serde_json::Value;
 
     use super::super::tests::{VECTORS, path_of, vector};
@@ -151,7 +151,7 @@ mod tests {
             for parsed in ready {
                 let modulo = check_outputs(&parsed, |path| {
                     done.get(path).map(|(parsed, modulo)| Input {
-                        parsed,
+                        outputs: &parsed.outputs,
                         modulo: *modulo,
                     })
                 })
@@ -249,7 +249,7 @@ mod tests {
         let parsed = decode(&path, text.as_bytes()).unwrap();
         let error = check_outputs(&parsed, |path| {
             checked.get(path).map(|(parsed, modulo)| Input {
-                parsed,
+                outputs: &parsed.outputs,
                 modulo: *modulo,
             })
         })

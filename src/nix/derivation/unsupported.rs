@@ -140,15 +140,61 @@ fn list(names: &BTreeSet<String>) -> String {
 
 /// The first thing, in a fixed order, that `drv` asks for and that is not built.
 pub fn unsupported(drv: &Derivation, systems: &Systems) -> Option<Unsupported> {
-    outputs(drv)
-        .or_else(|| machine(drv, systems))
-        .or_else(|| isolation(drv))
-        .or_else(|| checks(drv))
-        .or_else(|| {
-            drv.structured_attrs()
-                .map(|_| Unsupported::StructuredAttributes)
-        })
-        .or_else(|| exported(drv))
+    Demands::of(drv).unsupported(drv.system(), systems)
+}
+
+/// What a derivation asks of who builds it, as far as it may be refused.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Demands {
+    /// What no machine has, whatever its system.
+    first: Option<Box<Unsupported>>,
+    /// What the machine must have, sorted.
+    features: Box<[String]>,
+    /// What no machine of its system has.
+    then: Option<Box<Unsupported>>,
+}
+
+impl Demands {
+    /// Reads them.
+    pub fn of(drv: &Derivation) -> Self {
+        let features: BTreeSet<String> = strings(drv, "requiredSystemFeatures")
+            .unwrap_or_default()
+            .into_iter()
+            .collect();
+        let then = isolation(drv)
+            .or_else(|| checks(drv))
+            .or_else(|| structured(drv))
+            .or_else(|| exported(drv));
+        Self {
+            first: outputs(drv).or_else(|| builtin(drv)).map(Box::new),
+            features: features.into_iter().collect(),
+            then: then.map(Box::new),
+        }
+    }
+
+    /// The first thing, in a fixed order, that there is not.
+    pub fn unsupported(&self, system: &str, systems: &Systems) -> Option<Unsupported> {
+        self.first
+            .as_deref()
+            .cloned()
+            .or_else(|| self.machine(system, systems))
+            .or_else(|| self.then.as_deref().cloned())
+    }
+
+    fn machine(&self, system: &str, systems: &Systems) -> Option<Unsupported> {
+        if !systems.names.contains(system) {
+            return Some(Unsupported::System {
+                system: system.to_owned(),
+                supported: systems.names.clone(),
+            });
+        }
+        let missing = self
+            .features
+            .iter()
+            .filter(|feature| !systems.features.contains(*feature));
+        let missing: BTreeSet<String> = missing.cloned().collect();
+        (!missing.is_empty()).then_some(Unsupported::Features { missing })
+    }
 }
 
 fn outputs(drv: &Derivation) -> Option<Unsupported> {
@@ -173,25 +219,18 @@ fn outputs(drv: &Derivation) -> Option<Unsupported> {
     })
 }
 
-fn machine(drv: &Derivation, systems: &Systems) -> Option<Unsupported> {
-    if drv.builder().starts_with("builtin:") {
-        return Some(Unsupported::Builtin {
-            builder: drv.builder().to_owned(),
-        });
-    }
-    if !systems.names.contains(drv.system()) {
-        let supported = systems.names.clone();
-        return Some(Unsupported::System {
-            system: drv.system().to_owned(),
-            supported,
-        });
-    }
-    let mut missing: BTreeSet<String> = strings(drv, "requiredSystemFeatures")
-        .unwrap_or_default()
-        .into_iter()
-        .collect();
-    missing.retain(|feature| !systems.features.contains(feature));
-    (!missing.is_empty()).then_some(Unsupported::Features { missing })
+fn builtin(drv: &Derivation) -> Option<Unsupported> {
+    let builder = drv.builder();
+    builder
+        .starts_with("builtin:")
+        .then(|| Unsupported::Builtin {
+            builder: builder.to_owned(),
+        })
+}
+
+fn structured(drv: &Derivation) -> Option<Unsupported> {
+    drv.structured_attrs()
+        .map(|_| Unsupported::StructuredAttributes)
 }
 
 fn isolation(drv: &Derivation) -> Option<Unsupported> {

@@ -1,19 +1,20 @@
 //! The `.drv` closure of what is wanted: read in parallel, every file checked.
 //!
 //! Files come from a [`Source`]. A closure that was loaded is whole, free of cycles, and every
-//! output path in it follows from content; nothing later has to doubt it.
+//! output path in it follows from content; nothing later has to doubt it. It holds an [`Outline`]
+//! of each derivation: what only a builder is given is read again where it is built.
 
 mod drain;
+mod read;
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
+use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::fmt;
 use std::num::NonZeroUsize;
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::Arc;
 
-use self::drain::drain;
+use self::read::{Found, read};
 use crate::nix::StorePath;
-use crate::nix::derivation::{self, Input, Modulo, Parsed};
+use crate::nix::derivation::{self, Outline};
 
 /// Where `.drv` files are read from.
 pub trait Source: Sync {
@@ -96,21 +97,30 @@ fn arrows(members: &[StorePath]) -> String {
 /// Derivations with all they need, each checked. Sorted by path.
 #[derive(Debug, Clone, Default)]
 pub struct Closure {
-    nodes: Vec<Arc<Parsed>>,
-    /// Positions of each node's inputs, in the order of their paths.
-    inputs: Vec<Vec<usize>>,
+    nodes: Vec<Arc<Outline>>,
+    /// Each node's inputs, in the order of their paths.
+    inputs: Vec<Vec<Input>>,
     /// Positions in `nodes`, inputs before dependents.
     topological: Vec<usize>,
 }
 
+/// What a derivation needs of another.
+#[derive(Debug, Clone)]
+pub struct Input {
+    /// The other's position in [`Closure::derivations`].
+    pub position: usize,
+    /// The outputs it needs.
+    pub outputs: Arc<BTreeSet<String>>,
+}
+
 impl Closure {
     /// Every derivation, sorted by path.
-    pub fn derivations(&self) -> &[Arc<Parsed>] {
+    pub fn derivations(&self) -> &[Arc<Outline>] {
         &self.nodes
     }
 
-    /// The positions of a derivation's inputs, in the order of their paths.
-    pub fn inputs(&self, position: usize) -> &[usize] {
+    /// A derivation's inputs, in the order of their paths.
+    pub fn inputs(&self, position: usize) -> &[Input] {
         &self.inputs[position]
     }
 
@@ -121,13 +131,11 @@ impl Closure {
 
     /// The position of a derivation in [`Closure::derivations`].
     pub fn position(&self, drv: &StorePath) -> Option<usize> {
-        self.nodes
-            .binary_search_by(|parsed| parsed.path.cmp(drv))
-            .ok()
+        self.nodes.binary_search_by(|node| node.path.cmp(drv)).ok()
     }
 
     /// A derivation by its path.
-    pub fn get(&self, drv: &StorePath) -> Option<&Arc<Parsed>> {
+    pub fn get(&self, drv: &StorePath) -> Option<&Arc<Outline>> {
         self.position(drv).map(|position| &self.nodes[position])
     }
 }
@@ -144,19 +152,25 @@ pub fn load<'a>(
 ) -> Result<Closure, Error> {
     let roots: BTreeSet<StorePath> = roots.into_iter().cloned().collect();
     let mut found = read(&roots, source, threads);
-    let (nodes, edges) = found.connect();
-    let topological = edges.topological(&nodes)?;
-    if let Some((drv, problem)) = found.problems.pop_first() {
-        return Err(problem.into_error(&nodes, &roots, drv));
+    let refused = |(drv, error)| (drv, Problem::Invalid(Box::new(error)));
+    let problem = found
+        .unread
+        .pop_first()
+        .or_else(|| found.refused.pop_first().map(refused));
+    let edges = Edges::of(&found);
+    let topological = edges.topological()?;
+    if let Some((drv, problem)) = problem {
+        let needed = edges.chain(&roots, &drv);
+        return Err(problem.into_error(drv, needed));
     }
-    if let Some((position, source)) = check(&nodes, &edges, threads) {
-        let drv = nodes[position].path.clone();
-        return Err(Problem::Invalid(Box::new(source)).into_error(&nodes, &roots, drv));
-    }
+    let outlines = edges.numbers.iter().map(|&number| {
+        let outline = found.files[number].outline();
+        outline.expect("without a problem or a cycle all are checked")
+    });
     Ok(Closure {
-        nodes,
-        inputs: edges.inputs,
+        nodes: outlines.cloned().collect(),
         topological,
+        inputs: edges.inputs(&found),
     })
 }
 
@@ -166,13 +180,7 @@ enum Problem {
 }
 
 impl Problem {
-    fn into_error(
-        self,
-        nodes: &[Arc<Parsed>],
-        roots: &BTreeSet<StorePath>,
-        drv: StorePath,
-    ) -> Error {
-        let needed = chain(nodes, roots, &drv);
+    fn into_error(self, drv: StorePath, needed: Chain) -> Error {
         match self {
             Self::Source(SourceError::Missing) => Error::Missing { drv, needed },
             Self::Source(SourceError::Io(source)) => Error::Unreadable {
@@ -189,137 +197,92 @@ impl Problem {
     }
 }
 
-/// The shortest chain of dependents from `drv` up to a root.
-fn chain(nodes: &[Arc<Parsed>], roots: &BTreeSet<StorePath>, drv: &StorePath) -> Chain {
-    let by_path: HashMap<&StorePath, &Arc<Parsed>> =
-        nodes.iter().map(|parsed| (&parsed.path, parsed)).collect();
-    let mut parents: HashMap<&StorePath, &StorePath> = HashMap::new();
-    let mut queue: VecDeque<&StorePath> = roots.iter().collect();
-    while let Some(dependent) = queue.pop_front() {
-        let Some(parsed) = by_path.get(dependent) else {
-            continue;
-        };
-        for input in parsed.derivation.input_derivations().keys() {
-            if !roots.contains(input) && !parents.contains_key(input) {
-                parents.insert(input, dependent);
-                queue.push_back(input);
-            }
-        }
-    }
-    let above = std::iter::successors(parents.get(drv), |dependent| parents.get(**dependent));
-    Chain(above.map(|dependent| (*dependent).clone()).collect())
-}
-
-/// What reading found. Files are numbered as they are first named: looking every input up again
-/// afterwards would cost more than reading it.
-#[derive(Default)]
-struct Found {
-    numbers: HashMap<StorePath, usize>,
-    /// Files with the numbers of their inputs, in the order of paths.
-    files: Vec<(Parsed, Vec<usize>)>,
-    problems: BTreeMap<StorePath, Problem>,
-}
-
-impl Found {
-    /// The file's number, and whether it is new.
-    fn number(&mut self, drv: &StorePath) -> (usize, bool) {
-        if let Some(&number) = self.numbers.get(drv) {
-            return (number, false);
-        }
-        let number = self.numbers.len();
-        self.numbers.insert(drv.clone(), number);
-        (number, true)
-    }
-
-    fn add(&mut self, parsed: Parsed, next: &mut Vec<StorePath>) {
-        let mut inputs = Vec::with_capacity(parsed.derivation.input_derivations().len());
-        for input in parsed.derivation.input_derivations().keys() {
-            let (number, new) = self.number(input);
-            inputs.push(number);
-            if new {
-                next.push(input.clone());
-            }
-        }
-        self.files.push((parsed, inputs));
-    }
-
-    /// The files by path, and how they hang together.
-    fn connect(&mut self) -> (Vec<Arc<Parsed>>, Edges) {
-        let mut files = std::mem::take(&mut self.files);
-        files.sort_by(|(a, _), (b, _)| a.path.cmp(&b.path));
-        let mut positions = vec![None; self.numbers.len()];
-        for (position, (parsed, _)) in files.iter().enumerate() {
-            positions[self.numbers[&parsed.path]] = Some(position);
-        }
-        let mut dependents = vec![Vec::new(); files.len()];
-        let mut nodes = Vec::with_capacity(files.len());
-        let mut inputs = Vec::with_capacity(files.len());
-        for (position, (parsed, numbers)) in files.into_iter().enumerate() {
-            let found: Vec<usize> = numbers
-                .iter()
-                .filter_map(|&number| positions[number])
-                .collect();
-            for &input in &found {
-                dependents[input].push(position);
-            }
-            nodes.push(Arc::new(parsed));
-            inputs.push(found);
-        }
-        (nodes, Edges { inputs, dependents })
-    }
-}
-
-fn read(roots: &BTreeSet<StorePath>, source: &impl Source, threads: NonZeroUsize) -> Found {
-    let mut found = Found::default();
-    for root in roots {
-        found.number(root);
-    }
-    let found = Mutex::new(found);
-    drain(threads, roots.iter().cloned().collect(), |drv, next| {
-        let read = read_one(&drv, source);
-        let mut found = found.lock().unwrap_or_else(PoisonError::into_inner);
-        let (parsed, problem) = match read {
-            Ok((parsed, problem)) => (Some(parsed), problem),
-            Err(problem) => (None, Some(problem)),
-        };
-        if let Some(problem) = problem {
-            found.problems.insert(drv, problem);
-        }
-        if let Some(parsed) = parsed {
-            found.add(parsed, next);
-        }
-    });
-    found.into_inner().unwrap_or_else(PoisonError::into_inner)
-}
-
-/// A file under a wrong name is followed all the same: only so can a cycle be seen as one.
-fn read_one(drv: &StorePath, source: &impl Source) -> Result<(Parsed, Option<Problem>), Problem> {
-    let bytes = source.read(drv).map_err(Problem::Source)?;
-    let parsed =
-        derivation::decode(drv, &bytes).map_err(|error| Problem::Invalid(Box::new(error)))?;
-    let problem = parsed
-        .check_path(&bytes)
-        .err()
-        .map(|error| Problem::Invalid(Box::new(error)));
-    Ok((parsed, problem))
-}
-
-/// Positions of inputs and dependents. Inputs that could not be read are left out.
-struct Edges {
+/// How what was found hangs together: everything that was named, in the order of paths.
+struct Edges<'a> {
+    paths: Vec<&'a StorePath>,
+    /// By position, the number that reading gave it.
+    numbers: Vec<usize>,
+    /// By position, those of its inputs. What could not be read has none.
     inputs: Vec<Vec<usize>>,
-    dependents: Vec<Vec<usize>>,
 }
 
-impl Edges {
-    fn topological(&self, nodes: &[Arc<Parsed>]) -> Result<Vec<usize>, Error> {
+impl<'a> Edges<'a> {
+    fn of(found: &'a Found) -> Self {
+        let mut named: Vec<(&StorePath, usize)> = found
+            .numbers
+            .iter()
+            .map(|(path, number)| (path, *number))
+            .collect();
+        named.sort_unstable();
+        let (paths, numbers): (Vec<_>, Vec<_>) = named.into_iter().unzip();
+        let mut positions = vec![0; numbers.len()];
+        for (position, &number) in numbers.iter().enumerate() {
+            positions[number] = position;
+        }
+        let needs = |number: &usize| {
+            let needs = found.files[*number].needs.iter();
+            needs.map(|need| positions[need.number]).collect()
+        };
+        Self {
+            paths,
+            inputs: numbers.iter().map(needs).collect(),
+            numbers,
+        }
+    }
+
+    fn inputs(&self, found: &Found) -> Vec<Vec<Input>> {
+        let both = self.inputs.iter().zip(&self.numbers);
+        let inputs = both.map(|(inputs, &number)| {
+            let needs = found.files[number].needs.iter();
+            let inputs = inputs.iter().zip(needs).map(|(&position, need)| Input {
+                position,
+                outputs: need.outputs.clone(),
+            });
+            inputs.collect()
+        });
+        inputs.collect()
+    }
+
+    /// The shortest chain of dependents from `drv` up to a root.
+    fn chain(&self, roots: &BTreeSet<StorePath>, drv: &StorePath) -> Chain {
+        let mut parents: HashMap<usize, usize> = HashMap::new();
+        let is_root = |position: usize| roots.contains(self.paths[position]);
+        let mut queue: VecDeque<usize> = (0..self.paths.len())
+            .filter(|&position| is_root(position))
+            .collect();
+        while let Some(dependent) = queue.pop_front() {
+            for &input in &self.inputs[dependent] {
+                if !is_root(input) && !parents.contains_key(&input) {
+                    parents.insert(input, dependent);
+                    queue.push_back(input);
+                }
+            }
+        }
+        let below = self.paths.binary_search(&drv).ok();
+        let first = below.and_then(|position| parents.get(&position));
+        let above = std::iter::successors(first, |dependent| parents.get(dependent));
+        Chain(
+            above
+                .map(|&position| self.paths[position].clone())
+                .collect(),
+        )
+    }
+
+    fn topological(&self) -> Result<Vec<usize>, Error> {
+        let mut dependents = vec![Vec::new(); self.paths.len()];
+        for (dependent, inputs) in self.inputs.iter().enumerate() {
+            for &input in inputs {
+                dependents[input].push(dependent);
+            }
+        }
         let mut waiting: Vec<usize> = self.inputs.iter().map(Vec::len).collect();
-        let mut order: Vec<usize> = (0..nodes.len())
-            .filter(|&node| waiting[node] == 0)
+        let mut order: Vec<usize> = (0..waiting.len())
+            .filter(|&position| waiting[position] == 0)
             .collect();
         let mut done = 0;
-        while let Some(&node) = order.get(done) {
+        while let Some(&position) = order.get(done) {
             done += 1;
-            for &dependent in &self.dependents[node] {
+            for &dependent in &dependents[position] {
                 waiting[dependent] -= 1;
                 if waiting[dependent] == 0 {
                     order.push(dependent);
@@ -328,86 +291,33 @@ impl Edges {
         }
         match waiting.iter().position(|&inputs| inputs > 0) {
             None => Ok(order),
-            Some(start) => Err(self.cycle(nodes, &waiting, start)),
+            Some(start) => Err(self.cycle(&waiting, start)),
         }
     }
 
     /// Walks from input to input among those that never became ready, until one comes again.
-    fn cycle(&self, nodes: &[Arc<Parsed>], waiting: &[usize], start: usize) -> Error {
+    fn cycle(&self, waiting: &[usize], start: usize) -> Error {
         let mut walk: Vec<usize> = Vec::new();
-        let mut node = start;
+        let mut position = start;
         let first = loop {
-            if let Some(first) = walk.iter().position(|&earlier| earlier == node) {
+            if let Some(first) = walk.iter().position(|&earlier| earlier == position) {
                 break first;
             }
-            walk.push(node);
-            node = *self.inputs[node]
+            walk.push(position);
+            position = *self.inputs[position]
                 .iter()
                 .find(|&&input| waiting[input] > 0)
-                .expect("a node that never became ready has an input that never did");
+                .expect("what never became ready has an input that never did");
         };
         let mut cycle = walk.split_off(first);
         let smallest = cycle.iter().enumerate().min_by_key(|(_, node)| **node);
         let smallest = smallest.map_or(0, |(at, _)| at);
         cycle.rotate_left(smallest);
+        let path = |position: usize| self.paths[position].clone();
         Error::Cycle {
-            members: cycle
-                .into_iter()
-                .map(|node| nodes[node].path.clone())
-                .collect(),
+            members: cycle.into_iter().map(path).collect(),
         }
     }
-}
-
-/// Checks all outputs, inputs first, and returns the first problem by path.
-fn check(
-    nodes: &[Arc<Parsed>],
-    edges: &Edges,
-    threads: NonZeroUsize,
-) -> Option<(usize, derivation::Error)> {
-    let modulos: Vec<OnceLock<Modulo>> = nodes.iter().map(|_| OnceLock::new()).collect();
-    let waiting: Vec<AtomicUsize> = edges
-        .inputs
-        .iter()
-        .map(|inputs| AtomicUsize::new(inputs.len()))
-        .collect();
-    let problems = Mutex::new(BTreeMap::new());
-    let ready = (0..nodes.len())
-        .filter(|&node| edges.inputs[node].is_empty())
-        .collect();
-    drain(threads, ready, |node: usize, next| {
-        let inputs = &edges.inputs[node];
-        let paths: Vec<&StorePath> = nodes[node].derivation.input_derivations().keys().collect();
-        let checked = derivation::check_outputs(&nodes[node], |path| {
-            // The closure is whole here, so both lists have the same length and order.
-            let input = inputs[paths.binary_search(&path).ok()?];
-            Some(Input {
-                parsed: &nodes[input],
-                modulo: *modulos[input].get()?,
-            })
-        });
-        match checked {
-            // Each node is handed out once, so nothing was set before.
-            Ok(modulo) => modulos[node].set(modulo).unwrap_or_default(),
-            // Dependents would only repeat it: they stay waiting.
-            Err(problem) => {
-                problems
-                    .lock()
-                    .unwrap_or_else(PoisonError::into_inner)
-                    .insert(node, problem);
-                return;
-            }
-        }
-        for &dependent in &edges.dependents[node] {
-            if waiting[dependent].fetch_sub(1, Ordering::AcqRel) == 1 {
-                next.push(dependent);
-            }
-        }
-    });
-    problems
-        .into_inner()
-        .unwrap_or_else(PoisonError::into_inner)
-        .pop_first()
 }
 
 #[cfg(test)]

@@ -3,6 +3,7 @@
 use nix_derivation::{DerivationBuilder, InputDerivation};
 
 use super::*;
+use crate::nix::derivation::Modulo;
 use crate::nix::derivation::tests::{path_of, vector};
 
 /// Hand-made `.drv` files.

@@ -8,6 +8,7 @@ use serde::Serialize;
 
 use super::{View, caches, reason, wanter_name, word};
 use crate::nix::StorePath;
+use crate::pipeline::{Root, StoreView};
 use crate::plan::graph::{Input, Node};
 use crate::plan::{NodeIndex, Wanter, effects};
 
@@ -98,6 +99,8 @@ struct EffectDocument<'a> {
     after: &'a BTreeSet<String>,
     needs: Vec<InputDocument<'a>>,
     sources: Vec<String>,
+    root: &'a Root,
+    store: StoreView,
 }
 
 impl<'a> Document<'a> {
@@ -167,7 +170,7 @@ fn node<'a>(view: &View<'a>, index: NodeIndex, node: &'a Node) -> NodeDocument<'
     NodeDocument {
         drv: parsed.path.to_string(),
         name: parsed.name(),
-        system: parsed.derivation.system(),
+        system: &parsed.system,
         decision: word(&decided.decision),
         reason: reason(view, index),
         wanted: &decided.wanted,
@@ -189,12 +192,7 @@ fn node<'a>(view: &View<'a>, index: NodeIndex, node: &'a Node) -> NodeDocument<'
             .inputs()
             .map(|input| self::input(view, input))
             .collect(),
-        sources: parsed
-            .derivation
-            .input_sources()
-            .iter()
-            .map(ToString::to_string)
-            .collect(),
+        sources: parsed.sources.iter().map(ToString::to_string).collect(),
         waits_for: decided
             .waits_for
             .iter()
@@ -234,5 +232,7 @@ fn effect<'a>(view: &View<'a>, effect: &'a effects::Effect) -> EffectDocument<'a
             })
             .collect(),
         sources: effect.sources.iter().map(ToString::to_string).collect(),
+        root: &effect.root,
+        store: effect.store,
     }
 }

@@ -3,6 +3,7 @@
 use serde_json::Value;
 
 use super::*;
+use crate::pipeline::{Reference, Root, StoreView};
 use crate::plan::closure::tests::Files;
 use crate::plan::decide;
 use crate::plan::effects::{Effect, Effects};
@@ -27,10 +28,14 @@ fn with_view(check: impl FnOnce(&View<'_>)) {
         after: ["announce".to_owned()].into(),
         needs: Vec::new(),
         sources: [].into(),
+        root: Root::Image(Reference::parse("busybox").unwrap()),
+        store: StoreView::Whole,
     };
     let announce = Effect {
         name: "announce".to_owned(),
         after: [].into(),
+        root: Root::Empty,
+        store: StoreView::Closure,
         ..deploy.clone()
     };
     let effects = Effects {
@@ -58,7 +63,7 @@ built by nix while evaluating:
   /nix/store/04081040g2081040g2081040g2081040-generated.nix
 effects:
   announce: once good: app
-  deploy: once good: app; after: announce
+  deploy: once good: app; after: announce; root: image docker.io/library/busybox:latest; store: whole
 binary caches are not consulted yet: 2 of the 2 outputs to build might have been downloaded
 ";
         let text = text(view, Detail::Summary);
@@ -123,6 +128,10 @@ fn json_has_every_node() {
         assert_eq!(find("app")["inputs"].as_array().unwrap().len(), 2);
         assert_eq!(document["order"][0], find("tool")["drv"]);
         assert_eq!(document["effects"][1]["after"][0], "announce");
+        let root = serde_json::json!({ "image": "docker.io/library/busybox:latest" });
+        assert_eq!(document["effects"][1]["root"], root);
+        assert_eq!(document["effects"][1]["store"], "whole");
+        assert_eq!(document["effects"][0]["root"], "empty");
         assert!(
             document["built_while_evaluating"][0]
                 .as_str()

@@ -3,6 +3,8 @@
 use std::fmt::Write as _;
 
 use super::{Detail, View, caches, reason, word};
+use crate::nix::StorePath;
+use crate::pipeline::{Root, StoreView};
 use crate::plan::{Decision, NodeIndex, effects};
 
 /// How many lines of a list a summary has.
@@ -17,88 +19,76 @@ pub fn text(view: &View<'_>, detail: Detail) -> String {
         counts.build, counts.valid, counts.unneeded, counts.derivations
     );
     let refused: Vec<NodeIndex> = view.plan.refused().map(|(node, _)| node).collect();
+    let described = |node: &NodeIndex| line(view, *node);
     section(
         &mut text,
         "cannot be built",
-        &lines(view, &refused),
+        &refused,
         Detail::All,
+        described,
     );
     let order = view.plan.order.iter().copied();
     let build: Vec<NodeIndex> = order
         .filter(|node| matches!(view.plan.node(*node).decision, Decision::Build(_)))
         .collect();
-    section(
-        &mut text,
-        "will be built, most urgent first",
-        &lines(view, &build),
-        detail,
-    );
-    if detail == Detail::All {
-        section(&mut text, "nothing to do", &idle(view), detail);
-    }
-    let imports: Vec<String> = view.plan.imports.iter().map(ToString::to_string).collect();
+    let title = "will be built, most urgent first";
+    section(&mut text, title, &build, detail, described);
+    let imports: Vec<&StorePath> = view.plan.imports.iter().collect();
     match detail {
-        Detail::All => section(&mut text, "will be imported", &imports, detail),
+        Detail::All => {
+            let title = "nothing to do";
+            section(&mut text, title, &idle(view), detail, String::clone);
+            let title = "will be imported";
+            section(&mut text, title, &imports, detail, ToString::to_string);
+        }
         Detail::Summary if !imports.is_empty() => {
             let _ = writeln!(text, "{} paths will be imported", imports.len());
         }
         Detail::Summary => {}
     }
-    let evaluated: Vec<String> = view
-        .built_while_evaluating
-        .iter()
-        .map(ToString::to_string)
-        .collect();
-    section(
-        &mut text,
-        "built by nix while evaluating",
-        &evaluated,
-        detail,
-    );
-    let effects: Vec<String> = view.effects.effects.iter().map(effect).collect();
-    section(&mut text, "effects", &effects, detail);
+    let evaluated = view.built_while_evaluating;
+    let title = "built by nix while evaluating";
+    section(&mut text, title, evaluated, detail, ToString::to_string);
+    let effects = &view.effects.effects;
+    section(&mut text, "effects", effects, detail, effect);
     if let Some(sentence) = caches(view.plan.caches) {
         let _ = writeln!(text, "{sentence}");
     }
     text
 }
 
-fn section(text: &mut String, title: &str, lines: &[String], detail: Detail) {
-    if lines.is_empty() {
+/// Writes a list. Only the lines that are shown are made: a plan may have tens of thousands.
+fn section<T>(
+    text: &mut String,
+    title: &str,
+    items: &[T],
+    detail: Detail,
+    line: impl Fn(&T) -> String,
+) {
+    if items.is_empty() {
         return;
     }
     let shown = if detail == Detail::All {
-        lines.len()
+        items.len()
     } else {
-        lines.len().min(LINES)
+        items.len().min(LINES)
     };
     let _ = writeln!(text, "{title}:");
-    for line in &lines[..shown] {
-        let _ = writeln!(text, "  {line}");
+    for item in &items[..shown] {
+        let _ = writeln!(text, "  {}", line(item));
     }
-    if shown < lines.len() {
-        let _ = writeln!(text, "  … and {} more", lines.len() - shown);
+    if shown < items.len() {
+        let _ = writeln!(text, "  … and {} more", items.len() - shown);
     }
 }
 
-fn lines(view: &View<'_>, nodes: &[NodeIndex]) -> Vec<String> {
-    nodes
-        .iter()
-        .map(|&node| {
-            let name = view.graph.node(node).parsed.name();
-            match view.plan.node(node).decision {
-                // What is refused must be found: its name may not be unique.
-                Decision::Refused(..) => {
-                    format!(
-                        "{}: {}",
-                        view.graph.node(node).parsed.path,
-                        reason(view, node)
-                    )
-                }
-                _ => format!("{name}: {}", reason(view, node)),
-            }
-        })
-        .collect()
+fn line(view: &View<'_>, node: NodeIndex) -> String {
+    let parsed = &view.graph.node(node).parsed;
+    match view.plan.node(node).decision {
+        // What is refused must be found: its name may not be unique.
+        Decision::Refused(..) => format!("{}: {}", parsed.path, reason(view, node)),
+        _ => format!("{}: {}", parsed.name(), reason(view, node)),
+    }
 }
 
 fn idle(view: &View<'_>) -> Vec<String> {
@@ -132,6 +122,12 @@ fn effect(effect: &effects::Effect) -> String {
             "; after: {}",
             list(effect.after.iter().map(|name| &**name).collect())
         );
+    }
+    if effect.root != Root::Empty {
+        let _ = write!(line, "; root: {}", effect.root);
+    }
+    if effect.store == StoreView::Whole {
+        line.push_str("; store: whole");
     }
     line
 }

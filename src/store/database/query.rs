@@ -13,7 +13,12 @@ const SELECT_PATH: &str = "select id, path, hash, registrationTime, deriver, nar
 const SELECT_ID: &str = "select id from ValidPaths where path = ?";
 const SELECT_REFERENCES: &str =
     "select v.path from Refs r join ValidPaths v on r.reference = v.id where r.referrer = ?";
+const SELECT_LARGEST_ID: &str = "select coalesce(max(id), 0) from ValidPaths";
+const SELECT_ALL: &str = "select path from ValidPaths order by path";
 const SELECT_HASH_PART: &str = "select path from ValidPaths where path >= ? order by path limit 1";
+/// How many rows are read in the time that one is looked for.
+const ROWS_FOR_ONE: usize = 8;
+
 /// What is registered about a valid path.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PathInfo {
@@ -50,6 +55,51 @@ impl Database {
             }
         }
         Ok(valid)
+    }
+
+    pub fn which_valid(&self, paths: &[StorePath]) -> Result<Vec<usize>, Error> {
+        let _snapshot = self.snapshot()?;
+        // Ids are not used again, so there are at most so many rows.
+        let rows: i64 = self
+            .prepare(SELECT_LARGEST_ID)?
+            .query_row([], |row| row.get(0))
+            .map_err(|error| self.error(error))?;
+        let rows = usize::try_from(rows).unwrap_or(usize::MAX);
+        if paths.is_sorted() && rows / ROWS_FOR_ONE < paths.len() {
+            return self.merge(paths);
+        }
+        let mut which = Vec::new();
+        for (at, path) in paths.iter().enumerate() {
+            if self.id(path)?.is_some() {
+                which.push(at);
+            }
+        }
+        Ok(which)
+    }
+
+    /// Goes once through all rows and all paths. Store paths are in the order of their texts.
+    fn merge(&self, paths: &[StorePath]) -> Result<Vec<usize>, Error> {
+        let mut statement = self.prepare(SELECT_ALL)?;
+        let mut rows = statement.query([]).map_err(|error| self.error(error))?;
+        let mut next = || -> Result<Option<String>, Error> {
+            let row = rows.next().map_err(|error| self.error(error))?;
+            let text = row.map(|row| row.get(0)).transpose();
+            text.map_err(|error| self.error(error))
+        };
+        let mut which = Vec::new();
+        let mut row = next()?;
+        for (at, path) in paths.iter().enumerate() {
+            let path = path.to_absolute_path();
+            while row.as_ref().is_some_and(|row| *row < path) {
+                row = next()?;
+            }
+            match &row {
+                Some(row) if *row == path => which.push(at),
+                Some(_) => {}
+                None => break,
+            }
+        }
+        Ok(which)
     }
 
     pub(super) fn id(&self, path: &StorePath) -> Result<Option<i64>, Error> {

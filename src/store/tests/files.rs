@@ -4,7 +4,7 @@ use std::io::{Read, Write};
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 
 use super::*;
-use crate::store::attempts::{Attempt, Durability, End, Kind, Standing};
+use crate::store::attempts::{Attempt, Durability, End, Kind, Seen, Standing, Verdict};
 
 #[test]
 fn links_of_a_dead_run_go_when_the_next_begins() {
@@ -55,6 +55,7 @@ fn attempt(id: &str, kind: Kind, started: u64) -> Attempt {
 
 fn end() -> End {
     End {
+        verdict: Verdict::Good,
         outcome: "built".to_owned(),
         exit: Some(0),
         ended: 9,
@@ -98,6 +99,48 @@ fn an_attempt_is_running_then_ended_or_unknown() {
         text.starts_with(r#"{"version":1,"id":"good","node":"node","kind":"build""#),
         "{text}"
     );
+}
+
+#[test]
+fn of_an_unknown_end_a_person_is_told_once() {
+    let scene = Scene::new();
+    drop(scene.open());
+    let read = |id: &str| attempts::read(&scene.dir, id).unwrap().unwrap();
+    let begin = |id: &str| {
+        let attempt = attempt(id, Kind::Effect, 1);
+        attempts::begin(&scene.dir, attempt, Durability::Lazy).unwrap()
+    };
+    let live = begin("live");
+    assert!(!read("live").is_unsettled());
+    live.end(&end()).unwrap();
+    assert!(!read("live").is_unsettled());
+    drop(begin("dead"));
+    let killed = End {
+        verdict: Verdict::Killed,
+        ..end()
+    };
+    begin("killed").end(&killed).unwrap();
+    let seen = Seen {
+        seen_by: "run".to_owned(),
+        seen: 7,
+    };
+    for id in ["dead", "killed"] {
+        let before = read(id);
+        assert!(before.is_unsettled(), "{before:?}");
+        attempts::mark_seen(&scene.dir, id, &seen).unwrap();
+        let after = read(id);
+        assert!(!after.is_unsettled(), "{after:?}");
+        assert_eq!(
+            (after.standing, after.seen),
+            (before.standing, Some(seen.clone()))
+        );
+    }
+    // Before there were verdicts.
+    let place = scene.dir.attempts().join("live.json");
+    let text = fs_err::read_to_string(&place).unwrap();
+    fs_err::write(&place, text.replace(r#""verdict":"good","#, "")).unwrap();
+    let old = read("live");
+    assert!(matches!(old.standing, Standing::Ended(_)) && !old.is_unsettled());
 }
 
 #[test]

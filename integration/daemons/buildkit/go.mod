@@ -1,4 +1,4 @@
-module pontoon.dev/integration/daemons
+module pontoon.dev/integration/daemons/buildkit
 
 go 1.26.3
 

@@ -1,0 +1,128 @@
+//! A machine that lacks something, or is hostile.
+
+use std::io::Write;
+use std::os::unix::net::UnixListener;
+use std::process::Command;
+
+use fs_err as fs;
+
+use super::Case;
+use super::scene::Scene;
+use crate::limits::confined;
+use crate::support::{Ran, User, run};
+
+pub(super) const CASES: &[(&str, Case)] = &[
+    ("no user namespace may be made", |scene| {
+        let user = User::with_range(scene.place);
+        let store = user.home().join("store").display().to_string();
+        let place = ["--no-link", "--store", &store];
+        let arguments = [
+            &["build", "-f", &scene.file, "-A", "hello"],
+            place.as_slice(),
+        ]
+        .concat();
+        confined(scene.place, &user, user.uid(), &arguments)
+    }),
+    ("no group `nixbld`", |scene| {
+        let groups = fs::read_to_string("/etc/group").unwrap();
+        let others = groups.lines().filter(|line| !line.starts_with("nixbld:"));
+        let others = others.fold(String::new(), |all, line| all + line + "\n");
+        let file = scene.place.write("group", others).display().to_string();
+        changed(scene, &format!("mount --bind {file} /etc/group"))
+    }),
+    ("no `/proc`", |scene| {
+        changed(scene, "mount -t tmpfs tmpfs /proc")
+    }),
+    ("`/sys` is not there", |scene| {
+        changed(scene, "mount -t tmpfs tmpfs /sys")
+    }),
+    ("`/tmp` cannot be written", |scene| {
+        changed(scene, "mount -t tmpfs -o ro tmpfs /tmp")
+    }),
+    ("`TMPDIR` is missing", |scene| {
+        run(scene.build("hello").env("TMPDIR", scene.place.at("none")))
+    }),
+    ("`HOME` cannot be written", |scene| {
+        run(scene.build("hello").env("HOME", "/proc/1/none"))
+    }),
+    ("`HOME` is not set", |scene| {
+        run(scene.build("hello").env_remove("HOME"))
+    }),
+    (
+        "`XDG_STATE_HOME` cannot be written, and no store is named",
+        state_home,
+    ),
+    ("the working directory is gone", |scene| {
+        let script = "mkdir gone; cd gone; rmdir ../gone; exec \"$@\"";
+        through(scene, script)
+    }),
+    ("nobody listens at the tunnel's socket", stale_socket),
+    (
+        "somebody else listens at the tunnel's socket",
+        hostile_socket,
+    ),
+    ("files in the store are from the future", |scene| {
+        scene.built("hello");
+        let store = scene.nix.root().join("nix/pontoon/attempts");
+        let script = "find \"$1\" -type f -exec touch -d '2106-02-07' {} +";
+        run(scene
+            .place
+            .command("sh")
+            .args(["-c", script, "sh"])
+            .arg(store))
+        .ok();
+        run(&mut scene.build("behind"))
+    }),
+];
+
+/// `pontoon build` in a mount namespace where something was changed before.
+fn changed(scene: &Scene<'_>, change: &str) -> Ran {
+    let script = format!("{change}; exec \"$@\"");
+    let pontoon = scene.build("hello");
+    let mut command = scene.place.command("unshare");
+    command.args(["--mount", "sh", "-ec", &script, "sh"]);
+    run(with(scene, &mut command, &pontoon))
+}
+
+fn through(scene: &Scene<'_>, script: &str) -> Ran {
+    let pontoon = scene.build("hello");
+    let mut command = scene.place.command("sh");
+    command.args(["-ec", script, "sh"]);
+    run(with(scene, &mut command, &pontoon))
+}
+
+fn with<'c>(scene: &Scene<'_>, command: &'c mut Command, pontoon: &Command) -> &'c mut Command {
+    command.arg(pontoon.get_program()).args(pontoon.get_args());
+    command.env("NIX_CONF_DIR", scene.nix.configuration())
+}
+
+fn state_home(scene: &Scene<'_>) -> Ran {
+    let user = User::with_range(scene.place);
+    let mut pontoon = user.pontoon(&["build", "-f", &scene.file, "-A", "hello", "--no-link"]);
+    run(pontoon.env("XDG_STATE_HOME", "/proc/none"))
+}
+
+fn stale_socket(scene: &Scene<'_>) -> Ran {
+    let front = scene.place.at("front");
+    drop(UnixListener::bind(&front).unwrap());
+    proxied(scene, &front)
+}
+
+/// It says things no conductor says.
+fn hostile_socket(scene: &Scene<'_>) -> Ran {
+    let front = scene.place.at("front");
+    let listener = UnixListener::bind(&front).unwrap();
+    std::thread::spawn(move || {
+        for stream in listener.incoming() {
+            let Ok(mut stream) = stream else { return };
+            // An agent that ends at once is what should happen.
+            stream.write_all(&[0xff; 4096]).ok();
+        }
+    });
+    proxied(scene, &front)
+}
+
+fn proxied(scene: &Scene<'_>, front: &std::path::Path) -> Ran {
+    let proxy = format!("{}:{}", front.display(), scene.place.at("back").display());
+    run(scene.build("hello").env("PONTOON_TUNNEL_PROXY", proxy))
+}

@@ -1,0 +1,200 @@
+//! A store that cannot be written, understood, trusted, or had right now.
+
+use std::path::Path;
+use std::time::Duration;
+
+use fs_err as fs;
+use rustix::process::Signal;
+
+use super::Case;
+use super::scene::Scene;
+use crate::support::{Ran, Running, run, until};
+
+pub(super) const CASES: &[(&str, Case)] = &[
+    ("no room for a new store", |scene| {
+        full(scene, "60k", "hello")
+    }),
+    ("no room to register what is imported", |scene| {
+        full(scene, "100k", "hello")
+    }),
+    ("no room for an output", |scene| full(scene, "16m", "large")),
+    ("no room for an import", no_room_for_import),
+    ("the store's file system is read-only", read_only),
+    ("the store is a file", |scene| {
+        scene.expect_no_store();
+        let file = scene.place.write("file", "");
+        elsewhere(scene, &file)
+    }),
+    ("the store is in `/proc`", |scene| {
+        elsewhere(scene, Path::new("/proc/store"))
+    }),
+    (
+        "programs in the store may not be started (`noexec`)",
+        no_programs,
+    ),
+    ("a store of another schema", |scene| {
+        replaced(scene, "nix/var/nix/db/schema", |_| b"11\n".to_vec())
+    }),
+    ("a schema that is no number", |scene| {
+        replaced(scene, "nix/var/nix/db/schema", |_| b"ten".to_vec())
+    }),
+    ("a database that is none", |scene| {
+        replaced(scene, "nix/var/nix/db/db.sqlite", |bytes| {
+            vec![b'x'; bytes.len()]
+        })
+    }),
+    ("a database with a damaged page", |scene| {
+        replaced(scene, "nix/var/nix/db/db.sqlite", |mut bytes| {
+            let second = 4096.min(bytes.len() / 2);
+            bytes[second..].fill(0xff);
+            bytes
+        })
+    }),
+    ("a database that was cut off", |scene| {
+        replaced(scene, "nix/var/nix/db/db.sqlite", |bytes| {
+            bytes[..100].to_vec()
+        })
+    }),
+    ("the store is a symbolic link", linked),
+    (
+        "a collector holds the store for longer than `--lock-timeout`",
+        |scene| {
+            scene.built("hello");
+            let _holder = Holder::of(scene, "nix/var/nix/gc.lock");
+            run(scene.build("behind").args(["--lock-timeout", "3"]))
+        },
+    ),
+    ("a collector holds the store for some seconds", |scene| {
+        scene.built("hello");
+        let holder = Holder::of(scene, "nix/var/nix/gc.lock");
+        let running = Running::start(&mut scene.build("behind"));
+        std::thread::sleep(Duration::from_secs(4));
+        drop(holder);
+        running.end()
+    }),
+];
+
+/// A file system of its own below the store's root.
+fn full(scene: &Scene<'_>, size: &str, attribute: &str) -> Ran {
+    // Evaluated elsewhere: what is full is the build store.
+    let drv = scene.drv(attribute);
+    let root = scene.place.at("small");
+    let options = format!("size={size},mode=755");
+    scene.mount(&["-t", "tmpfs", "-o", &options, "tmpfs"], &root);
+    build_in(scene, &root, &drv)
+}
+
+fn build_in(scene: &Scene<'_>, root: &Path, drv: &str) -> Ran {
+    let mut pontoon = scene.place.pontoon(&["build", "--no-link", drv, "--store"]);
+    pontoon.arg(root).arg("--eval-store").arg(scene.nix.root());
+    let ran = scene.run(pontoon.env("NIX_CONF_DIR", scene.nix.configuration()));
+    // What could be made of it is sound.
+    let schema = root.join("nix/var/nix/db/schema");
+    if scene
+        .run(scene.place.command("test").arg("-s").arg(schema))
+        .status
+        .success()
+    {
+        scene.verify(root);
+    }
+    ran
+}
+
+fn no_room_for_import(scene: &Scene<'_>) -> Ran {
+    let large = scene.place.write("large.bin", vec![7; 24 << 20]);
+    let text = format!(
+        "derivation {{ name = \"copy\"; system = \"x86_64-linux\"; builder = \"/bin/sh\"; \
+         args = [ \"-c\" \"cat ${{{}}} > $out\" ]; PATH = \"/bin\"; }}",
+        large.display()
+    );
+    let file = scene.place.write("copy.nix", text);
+    let drv = scene.nix.instantiate(&file, None).remove(0);
+    let root = scene.place.at("small");
+    scene.mount(&["-t", "tmpfs", "-o", "size=16m,mode=755", "tmpfs"], &root);
+    build_in(scene, &root, &drv)
+}
+
+fn read_only(scene: &Scene<'_>) -> Ran {
+    let drv = scene.drv("hello");
+    scene.keep_unchanged();
+    let root = scene.nix.root().to_owned();
+    scene.mount(&["--bind", &root.display().to_string()], &root);
+    let mut remount = scene.place.command("mount");
+    scene
+        .run(remount.args(["-o", "remount,bind,ro"]).arg(&root))
+        .ok();
+    scene.run(&mut scene.nix.pontoon(&["build", "--no-link", &drv]))
+}
+
+fn no_programs(scene: &Scene<'_>) -> Ran {
+    let text = "let make = name: builder: args: derivation { inherit name builder args; \
+                system = \"x86_64-linux\"; PATH = \"/bin\"; }; \
+                tree = make \"tree\" \"/bin/sh\" [ \"-c\" \"mkdir -p $out/bin; cp /bin/sh $out/bin/sh\" ]; \
+                in make \"inner\" \"${tree}/bin/sh\" [ \"-c\" \"echo > $out\" ]";
+    let file = scene.place.write("inner.nix", text);
+    let drv = scene.nix.instantiate(&file, None).remove(0);
+    let root = scene.place.at("small");
+    scene.mount(&["-t", "tmpfs", "-o", "noexec,mode=755", "tmpfs"], &root);
+    build_in(scene, &root, &drv)
+}
+
+fn elsewhere(scene: &Scene<'_>, root: &Path) -> Ran {
+    let mut pontoon =
+        scene
+            .place
+            .pontoon(&["build", "--no-link", "-f", &scene.file, "-A", "hello"]);
+    pontoon.arg("--store").arg(root);
+    run(pontoon.env("NIX_CONF_DIR", scene.nix.configuration()))
+}
+
+/// A store with another file in place of one of its own. Nix would refuse it as well, or worse:
+/// it stays as it is.
+fn replaced(scene: &Scene<'_>, file: &str, change: fn(Vec<u8>) -> Vec<u8>) -> Ran {
+    let drv = scene.drv("hello");
+    let place = scene.nix.root().join(file);
+    for log in ["-wal", "-shm"] {
+        fs::remove_file(format!("{}{log}", place.display())).ok();
+    }
+    let changed = change(fs::read(&place).unwrap());
+    fs::write(&place, changed).unwrap();
+    scene.keep_unchanged();
+    run(&mut scene.nix.pontoon(&["build", "--no-link", &drv]))
+}
+
+fn linked(scene: &Scene<'_>) -> Ran {
+    let drv = scene.drv("hello");
+    let root = scene.place.at("linked");
+    fs::create_dir(&root).unwrap();
+    std::os::unix::fs::symlink(scene.nix.root().join("nix"), root.join("nix")).unwrap();
+    let mut pontoon = scene
+        .place
+        .pontoon(&["build", "--no-link", &drv, "--store"]);
+    pontoon.arg(&root).arg("--eval-store").arg(scene.nix.root());
+    run(pontoon.env("NIX_CONF_DIR", scene.nix.configuration()))
+}
+
+/// Another program that holds a lock until it is dropped.
+struct Holder(Option<Running>);
+
+impl Holder {
+    /// Locks a file of the store, for writing.
+    fn of(scene: &Scene<'_>, file: &str) -> Self {
+        let path = scene.nix.root().join(file);
+        let ready = scene.place.at("locked");
+        let script = "exec 9>>\"$1\"; flock 9; : > \"$2\"; exec sleep 100";
+        let mut command = scene.place.command("sh");
+        command.args(["-c", script, "sh"]).arg(path).arg(&ready);
+        let running = Running::start(&mut command);
+        until("the lock is held", || ready.exists());
+        Self(Some(running))
+    }
+}
+
+impl Drop for Holder {
+    fn drop(&mut self) {
+        if let Some(running) = self.0.take() {
+            running.signal(Signal::TERM);
+            running.end();
+        }
+    }
+}

@@ -1,0 +1,118 @@
+//! Which shapes a daemon's ops can have.
+//!
+//! *Strong* needs two things of it: a device that is a store ([`STORE_DEVICE`]), which it lists, and
+//! the leave to run an op without its own sandbox, which it tells only when asked for it. So it is
+//! asked to solve nothing at all, with that leave.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use crate::buildkit::workers::CdiAccess;
+use crate::buildkit::{Address, Daemon, Kind, SolveError, control};
+use crate::engine::Error;
+use crate::engine::buildkit::unique;
+use crate::engine::lower::STORE_DEVICE;
+
+/// What an op without the daemon's own sandbox takes.
+const INSECURE: &str = "security.insecure";
+/// What a device takes that is not for everyone.
+const DEVICE: &str = "device";
+/// A definition of no ops: its one field that is not left out has nothing in it.
+const NOTHING: [u8; 2] = [0x1a, 0];
+/// How often it is asked whether the command is to stop.
+const TICK: Duration = Duration::from_millis(50);
+
+/// Whether a daemon can have strong ops.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Offer {
+    /// It can, if solves ask for these entitlements.
+    Strong {
+        /// Each as the daemon calls it.
+        entitlements: Vec<String>,
+    },
+    /// It cannot.
+    Plain {
+        /// What it lacks.
+        lacks: Lack,
+    },
+}
+
+/// Why a daemon can have no strong ops.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Lack {
+    /// It does not know the device.
+    #[error("it has no device `{STORE_DEVICE}`, which is the store of strong ops")]
+    Device,
+    /// It does not grant what they need.
+    #[error("it does not grant the entitlements that strong ops need: {reason}")]
+    Leave {
+        /// The daemon's words.
+        reason: String,
+    },
+}
+
+/// Asks a daemon.
+///
+/// # Errors
+///
+/// [`Error::Connect`], [`Error::Daemon`], [`Error::Start`]; [`Error::Cancelled`] once the flag is
+/// set.
+pub fn ask(address: &Address, cancel: &Arc<AtomicBool>) -> Result<Offer, Error> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(Error::Start)?;
+    runtime.block_on(async {
+        tokio::select! {
+            offer = offer(address) => offer,
+            () = cancelled(cancel) => Err(Error::Cancelled),
+        }
+    })
+}
+
+async fn cancelled(cancel: &AtomicBool) {
+    while !cancel.load(Ordering::Relaxed) {
+        tokio::time::sleep(TICK).await;
+    }
+}
+
+async fn offer(address: &Address) -> Result<Offer, Error> {
+    let daemon = Daemon::connect(address).await?;
+    let refused = |error: SolveError| Error::Daemon {
+        address: address.to_string(),
+        reason: error.message,
+    };
+    let worker = daemon.worker().await.map_err(refused)?;
+    let mut entitlements = vec![INSECURE.to_owned()];
+    match worker.device(STORE_DEVICE) {
+        None => {
+            let lacks = Lack::Device;
+            return Ok(Offer::Plain { lacks });
+        }
+        Some(CdiAccess::Everyone) => {}
+        Some(CdiAccess::Entitled) => entitlements.push(DEVICE.to_owned()),
+    }
+    let solve = control::Solve {
+        reference: reference(),
+        definition: NOTHING.to_vec(),
+        session: String::new(),
+        entitlements: entitlements.clone(),
+    };
+    match daemon.solve(solve).await {
+        Ok(()) => Ok(Offer::Strong { entitlements }),
+        Err(error) if error.kind == Kind::Other => Ok(Offer::Plain {
+            lacks: Lack::Leave {
+                reason: error.message,
+            },
+        }),
+        Err(error) => Err(refused(error)),
+    }
+}
+
+/// Names the question: no other may have the same name.
+fn reference() -> String {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH);
+    let now = now.unwrap_or_default().as_nanos().to_string();
+    unique(&["offer", &std::process::id().to_string(), &now])
+}

@@ -1,0 +1,198 @@
+//! What the agent that keeps house in the build store is asked and given.
+
+use std::collections::BTreeSet;
+use std::path::PathBuf;
+use std::sync::atomic::Ordering;
+
+use crate::engine::lower::SandboxPaths;
+use crate::nix::StorePath;
+use crate::run::Error;
+use crate::run::connection::Speaker;
+use crate::run::material::Material;
+use crate::run::positions::those;
+use crate::run::session::Session;
+use crate::tunnel::{AttemptFacts, FromAgent, PathFacts, QueryScope, ToAgent};
+
+impl Session<'_> {
+    /// Returns the paths of the store that `sandbox-paths` mount into every room.
+    pub(super) fn tools(&self) -> impl Iterator<Item = &StorePath> {
+        let sources = match &self.lowering.sandbox_paths {
+            SandboxPaths::Store(sources) => sources.as_slice(),
+            SandboxPaths::Absent | SandboxPaths::Device => &[],
+        };
+        sources.iter().map(|source| &source.place.path)
+    }
+
+    /// Protects these paths for as long as the run lasts, and returns those that are valid.
+    pub(super) fn root_tools(&mut self) -> Result<BTreeSet<StorePath>, Error> {
+        let tools: BTreeSet<StorePath> = self.tools().cloned().collect();
+        if tools.is_empty() {
+            return Ok(tools);
+        }
+        self.root(&tools, &BTreeSet::new())
+    }
+
+    /// Protects paths for as long as the run lasts, and returns those that are valid then.
+    pub(super) fn root(
+        &mut self,
+        temporary: &BTreeSet<StorePath>,
+        links: &BTreeSet<StorePath>,
+    ) -> Result<BTreeSet<StorePath>, Error> {
+        let job = ToAgent::Root {
+            run: self.name.clone(),
+            temporary: temporary.iter().cloned().collect(),
+            links: links.iter().cloned().collect(),
+        };
+        let answer = self.ask(&job)?;
+        self.those(temporary, answer)
+    }
+
+    /// Registers links made by the caller as roots.
+    pub(super) fn keep(&mut self, links: &[PathBuf]) -> Result<(), Error> {
+        if links.is_empty() {
+            return Ok(());
+        }
+        let links = links
+            .iter()
+            .map(|link| link.display().to_string())
+            .collect();
+        match self.ask(&ToAgent::Keep { links })? {
+            FromAgent::Rooted => Ok(()),
+            other => Err(self.unexpected(&other)),
+        }
+    }
+
+    /// Returns those of the paths that are valid.
+    pub(super) fn valid(
+        &mut self,
+        paths: &BTreeSet<StorePath>,
+    ) -> Result<BTreeSet<StorePath>, Error> {
+        let answer = self.ask(&ToAgent::Query {
+            paths: paths.iter().cloned().collect(),
+            scope: QueryScope::Paths,
+        })?;
+        self.those(paths, answer)
+    }
+
+    fn those(
+        &self,
+        asked: &BTreeSet<StorePath>,
+        answer: FromAgent,
+    ) -> Result<BTreeSet<StorePath>, Error> {
+        let FromAgent::Valid { which } = answer else {
+            return Err(self.unexpected(&answer));
+        };
+        those(asked, &which).map_err(|reason| self.store_error(&reason))
+    }
+
+    /// Returns the facts of a closure.
+    pub(super) fn closure(&mut self, roots: Vec<StorePath>) -> Result<Vec<PathFacts>, Error> {
+        let job = ToAgent::Query {
+            paths: roots,
+            scope: QueryScope::Closure,
+        };
+        match self.ask(&job)? {
+            FromAgent::Paths { paths } => Ok(paths),
+            other => Err(self.unexpected(&other)),
+        }
+    }
+
+    /// Leases slots for the run.
+    pub(super) fn lease(&mut self, count: u32) -> Result<Vec<u32>, Error> {
+        match self.ask(&ToAgent::Lease { count })? {
+            FromAgent::Leased { slots } => Ok(slots),
+            other => Err(self.unexpected(&other)),
+        }
+    }
+
+    /// Brings paths into the build store; returns how many were new and the bytes sent.
+    pub(super) fn import(
+        &mut self,
+        material: &Material,
+        paths: &[StorePath],
+    ) -> Result<(usize, u64), Error> {
+        for path in paths {
+            if self.options.cancel.load(Ordering::Relaxed) {
+                return Err(Error::Cancelled);
+            }
+            let header = material.header(path)?;
+            self.say(&ToAgent::Import { header })?;
+            let mut data = Sending {
+                speaker: &mut self.store,
+                buffer: Vec::new(),
+                broken: None,
+            };
+            let dumped = material.dump(path, &mut data);
+            if let Some(broken) = data.broken.take() {
+                return Err(self.lost(&broken));
+            }
+            dumped?;
+            let ended = data.finish();
+            ended.map_err(|error| self.lost(&error.to_string()))?;
+        }
+        match self.ask(&ToAgent::ImportEnd)? {
+            FromAgent::Imported { paths, bytes } => Ok((paths, bytes)),
+            other => Err(self.unexpected(&other)),
+        }
+    }
+
+    /// Returns what is on record of attempts of this run.
+    pub(super) fn attempts(&mut self, ids: &[String]) -> Result<Vec<AttemptFacts>, Error> {
+        let (run, ids) = (self.options.run.clone(), ids.to_vec());
+        match self.ask(&ToAgent::Attempts { run, ids })? {
+            FromAgent::Attempts { attempts } => Ok(attempts),
+            other => Err(self.unexpected(&other)),
+        }
+    }
+
+    /// Returns what earlier runs left of these effects that nobody knows the outcome of, and that
+    /// nobody was told of.
+    pub(super) fn unsettled(&mut self, effects: Vec<String>) -> Result<Vec<AttemptFacts>, Error> {
+        let run = self.options.run.clone();
+        match self.ask(&ToAgent::Unsettled { run, effects })? {
+            FromAgent::Attempts { attempts } => Ok(attempts),
+            other => Err(self.unexpected(&other)),
+        }
+    }
+}
+
+/// Cuts what is written into data frames.
+struct Sending<'a> {
+    speaker: &'a mut Speaker,
+    buffer: Vec<u8>,
+    /// Why nothing more can be sent: not a fault of what was to be read.
+    broken: Option<String>,
+}
+
+const CHUNK: usize = 256 << 10;
+
+impl Sending<'_> {
+    fn finish(mut self) -> std::io::Result<()> {
+        self.send()?;
+        self.speaker.data(&[])
+    }
+
+    fn send(&mut self) -> std::io::Result<()> {
+        if !self.buffer.is_empty() {
+            let sent = self.speaker.data(&self.buffer);
+            self.broken = sent.as_ref().err().map(ToString::to_string);
+            self.buffer.clear();
+            return sent;
+        }
+        Ok(())
+    }
+}
+
+impl std::io::Write for Sending<'_> {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.buffer.extend_from_slice(bytes);
+        if self.buffer.len() >= CHUNK {
+            self.send()?;
+        }
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
