@@ -154,7 +154,7 @@ async fn try_all(kind: Kind, worker: &Worker, prober: &mut Prober, means: &Means
         }
         Err(reason) => add(found, Fact::missing("plain", reason)),
     }
-    let network = network(worker, prober).await;
+    let network = network(kind, worker, prober).await;
     add(found, network);
     let insecure = prober.run(Probe::Insecure).await;
     let device = worker.device(STORE_DEVICE);
@@ -223,8 +223,10 @@ fn lacks(insecure: &Result<Seen, String>, device: Option<CdiAccess>) -> String {
 }
 
 /// What fixed-output builds and effects have.
-async fn network(worker: &Worker, prober: &mut Prober) -> Fact {
-    let configured = worker.labels.get("network").map(String::as_str);
+async fn network(kind: Kind, worker: &Worker, prober: &mut Prober) -> Fact {
+    // A dockerd 29 says `host` of its bridge.
+    let label = worker.labels.get("network").map(String::as_str);
+    let configured = label.filter(|_| kind == Kind::Buildkitd);
     match prober.run(Probe::Network).await {
         Ok(seen) if seen.interfaces.is_empty() => Fact::missing(
             "network",
