@@ -25,6 +25,7 @@ mod graphs;
 mod hardship;
 mod harness;
 mod installables;
+mod jobs;
 mod kills;
 mod limits;
 mod losses;
