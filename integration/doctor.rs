@@ -233,12 +233,12 @@ fn pruning_leaves_the_store_and_what_is_other_peoples() {
         let mut command = place.pontoon(&["engine", "prune"]);
         run(scene.daemon.serve(command.args(arguments))).ok().stdout
     };
-    let before = ours(&scene.daemon);
-    // For a moment after a run the daemon still has them in use.
+    // For a moment after a run the daemon still has some in use.
     until("all of them are idle", || {
-        prune(&["--dry-run"]).starts_with(&format!("would remove {before} records"))
+        let before = ours(&scene.daemon);
+        let said = prune(&["--dry-run"]);
+        before >= 6 && said.starts_with(&format!("would remove {before} records"))
     });
-    assert_eq!(ours(&scene.daemon), before);
     let said = prune(&[]);
     assert!(said.starts_with("removed "), "{said}");
     // What is left is the op that held the store meanwhile.
