@@ -17,6 +17,7 @@ mod conformance;
 mod daemon_kills;
 mod daemons;
 mod demo;
+mod doctor;
 mod effects;
 mod engine;
 mod eval;

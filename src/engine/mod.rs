@@ -9,6 +9,7 @@ pub mod device;
 pub mod embedded;
 pub mod lower;
 pub mod offer;
+pub mod probe;
 pub mod root;
 pub mod trim;
 

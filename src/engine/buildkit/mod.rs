@@ -45,6 +45,7 @@ use crate::engine::{Device, Engine, EngineEvent, Error, Fetch, Op, OpEnd, OpExit
 
 /// How often it is asked, while a daemon does not answer, whether the user has lost patience.
 const TICK: Duration = Duration::from_millis(50);
+
 /// How long the end of a run waits for a daemon that removes old records.
 const LONGEST_STEP: Duration = Duration::from_secs(2);
 
