@@ -18,6 +18,7 @@ mod containers;
 mod daemon_kills;
 mod daemons;
 mod demo;
+mod doctor;
 mod effects;
 mod engine;
 mod eval;

@@ -16,6 +16,7 @@ pub mod container;
 pub mod engine;
 pub mod enter;
 pub mod error;
+pub mod examination;
 pub mod failure;
 pub mod nix_setting;
 pub mod out_link;

@@ -442,7 +442,7 @@ fn socket() -> MountKind {
     }
 }
 
-fn cache() -> MountKind {
+pub(super) fn cache() -> MountKind {
     MountKind::Cache {
         id: STORE_CACHE.to_owned(),
         sharing: Sharing::Shared,

@@ -10,6 +10,7 @@ pub mod embedded;
 pub mod enter;
 pub mod lower;
 pub mod offer;
+pub mod probe;
 pub mod root;
 pub mod trim;
 

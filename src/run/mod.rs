@@ -77,6 +77,8 @@ pub struct Options {
     pub timeout: Option<Duration>,
     /// How long either may be silent.
     pub silence: Option<Duration>,
+    /// How long another program's lock is waited for.
+    pub lock_timeout: Option<Duration>,
     /// What can be built here.
     pub systems: Systems,
     /// This executable.
