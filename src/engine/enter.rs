@@ -81,6 +81,15 @@ pub fn run(
 
 async fn open(address: &Address) -> Result<Result<Job, SolveError>, Error> {
     let daemon = Daemon::connect(address).await?;
+    if daemon.version.is_none() {
+        // It was seen on Docker 20.10.
+        let reason = "it is older than BuildKit 0.11, and would leave a program running that the \
+            command has ended";
+        return Err(Error::Daemon {
+            address: address.to_string(),
+            reason: reason.to_owned(),
+        });
+    }
     let opening = Opening {
         reference: reference("enter"),
         session: String::new(),
@@ -96,7 +105,7 @@ async fn enter(
     write: Write<'_>,
 ) -> Result<End, SolveError> {
     let parts = llb::parts(exec);
-    // Daemons of 2020 take the name as it is for `runc`, which all jobs share.
+    // A daemon may take the name as it is for `runc`, which all jobs share.
     let container = reference("container");
     job.container(&container, parts.mounts).await?;
     let process = job.process(&container, parts.meta).await?;
