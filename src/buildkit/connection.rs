@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use hyper_util::rt::TokioIo;
-use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::net::{TcpStream, UnixStream};
 use tonic::transport::{Channel, Endpoint};
 
@@ -118,6 +118,9 @@ impl Stranger {
     }
 }
 
+/// How a client of HTTP/2 begins, with an empty SETTINGS frame (RFC 9113, section 3.4).
+const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0";
+
 /// A connection with gRPC on it.
 #[derive(Debug)]
 pub(super) struct Connection {
@@ -166,25 +169,35 @@ pub(super) async fn connect(address: &Address) -> Result<Connection, Error> {
             dockerd,
             heard,
         }),
-        Err(_) => Err(stranger(address, Stranger::of(heard.speech()))),
+        Err(_) => Err(unmask(address, &heard).await),
     }
 }
 
 impl Connection {
     /// Says who it is on whose connection the first call failed without an answer.
     pub(super) async fn unmask(&self, address: &Address) -> Error {
-        let what = match self.heard.speech() {
-            Speech::Http if address.service == Service::BuildKitd => match ask(address).await {
-                Some(pong) if pong.is_podman() => Stranger::Podman(pong.server),
-                Some(pong) => Stranger::Dockerd(pong.server),
-                None => Stranger::Http,
-            },
-            // It began well.
-            Speech::Http2 => Stranger::Unknown,
-            other => Stranger::of(other),
-        };
-        stranger(address, what)
+        unmask(address, &self.heard).await
     }
+}
+
+/// Says who it is with whom no HTTP/2 came about, or nothing more than that.
+async fn unmask(address: &Address, heard: &Overheard) -> Error {
+    let speech = match heard.speech() {
+        // It may have spoken and gone before we listened: what we had to say failed first.
+        Speech::Nothing if address.service == Service::BuildKitd => listen(address).await,
+        other => other,
+    };
+    let what = match speech {
+        Speech::Http if address.service == Service::BuildKitd => match ask(address).await {
+            Some(pong) if pong.is_podman() => Stranger::Podman(pong.server),
+            Some(pong) => Stranger::Dockerd(pong.server),
+            None => Stranger::Http,
+        },
+        // It began well.
+        Speech::Http2 => Stranger::Unknown,
+        other => Stranger::of(other),
+    };
+    stranger(address, what)
 }
 
 /// Finds the way to the `BuildKit` of a dockerd.
@@ -211,6 +224,20 @@ async fn enter(
             Err(stranger(address, Stranger::NoUpgrade { server, status }))
         }
     }
+}
+
+/// Begins as HTTP/2 does, and hears what comes of it.
+async fn listen(address: &Address) -> Speech {
+    let heard = Overheard::default();
+    if let Ok(mut stream) = dial(address, &heard).await {
+        let exchanged = async {
+            stream.write_all(PREFACE).await?;
+            stream.read(&mut [0; 256]).await
+        };
+        // Whatever becomes of it: what was heard counts.
+        let _ = in_time(address, exchanged).await;
+    }
+    heard.speech()
 }
 
 /// Asks whether it is a dockerd that listens; whatever else is the matter is none of our business.
