@@ -37,6 +37,8 @@ if [ "$what" = run ]; then
     need runc runc
     # Newer versions of Nix, each in a root of its own.
     need debootstrap debootstrap
+    # Tests read the logs that Nix keeps.
+    need bzcat bzip2
     need /usr/lib/x86_64-linux-musl/libc.a musl-dev
     # The shell inside sandboxes: it must not need a loader.
     if ! busybox true 2> /dev/null || ldd "$(command -v busybox)" > /dev/null 2>&1; then

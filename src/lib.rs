@@ -15,12 +15,14 @@
 //! - [`buildkit`]: a client of a BuildKit daemon.
 //! - [`engine`]: what runs ops: embedded, or a daemon; and the lowering of derivations and effects to ops.
 //! - [`run`]: the conductor.
+//! - [`doctor`]: what engines allow, and how to allow more.
 //! - [`report`]: terminal, plain lines, JSON.
 //! - [`cli`]: arguments, commands, messages.
 
 pub mod agent;
 pub mod buildkit;
 pub mod cli;
+pub mod doctor;
 pub mod engine;
 pub mod eval;
 pub mod event;

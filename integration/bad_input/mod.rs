@@ -2,6 +2,7 @@
 //! and does is what the table says. Afterwards real Nix verifies the store, unless the row hands
 //! over one that Nix itself refuses, which must be as it was; and no process is left.
 
+mod daemons;
 mod derivations;
 mod evaluation;
 mod machine;
@@ -112,4 +113,9 @@ fn sizes() {
 #[test]
 fn the_terminal() {
     walk("The terminal", terminals::CASES);
+}
+
+#[test]
+fn the_daemon() {
+    walk("The daemon", daemons::CASES);
 }

@@ -64,6 +64,19 @@ pub(super) const CASES: &[(&str, Case)] = &[
             run(scene.build("behind").args(["--lock-timeout", "3"]))
         },
     ),
+    (
+        "another program holds an output for longer than `--lock-timeout`",
+        |scene| {
+            let drv = scene.drv("hello");
+            let query = ["--query", "--outputs", drv.as_str()];
+            let path = run(&mut scene.nix.command("nix-store", &query)).ok().stdout;
+            let _holder = Holder::of(
+                scene,
+                &format!("{}.lock", path.trim().trim_start_matches('/')),
+            );
+            run(scene.build("hello").args(["--lock-timeout", "3"]))
+        },
+    ),
     ("a collector holds the store for some seconds", |scene| {
         scene.built("hello");
         let holder = Holder::of(scene, "nix/var/nix/gc.lock");

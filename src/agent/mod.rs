@@ -8,6 +8,7 @@
 //! | `store` | roots, queries, imports, slots: for as long as the run lasts |
 //! | `build DRV` | builds: one in *plain*; in *strong* it pulls the next one when it is done |
 //! | `effect NAME` | one effect |
+//! | `probe` | none: it tells what the op sees ([`probe`]) |
 //!
 //! `install` and `export` have no tunnel and no job: see [`install`] and [`export`].
 //!
@@ -26,6 +27,7 @@ pub mod install;
 pub mod link;
 pub mod outputs;
 pub mod points;
+pub mod probe;
 pub mod records;
 pub mod room;
 pub mod slot_dirs;
@@ -107,6 +109,8 @@ pub enum Task {
     Build,
     /// Run an effect.
     Effect,
+    /// Tell what the op sees.
+    Probe,
 }
 
 /// Who makes the sandbox.
@@ -157,6 +161,7 @@ impl Orders {
             "store" => Task::Store,
             "build" => Task::Build,
             "effect" => Task::Effect,
+            "probe" => Task::Probe,
             _ => return None,
         };
         let shape = Shape::read(&variable(SHAPE)?)?;
@@ -223,6 +228,9 @@ fn now() -> u64 {
 
 /// Does what an op orders; returns the exit code of its process.
 pub fn run(orders: &Orders) -> i32 {
+    if orders.task == Task::Probe {
+        return probe::run(orders);
+    }
     let Ok(mut link) = Link::connect(Path::new(tunnel::SOCKET)) else {
         // Nobody to tell: the engine reports the exit code.
         return exit::LOST;

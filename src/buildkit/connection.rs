@@ -260,3 +260,106 @@ pub(super) fn stranger(address: &Address, what: Stranger) -> Error {
         what,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::io::{Read as _, Write as _};
+    use std::os::unix::net::UnixListener;
+
+    use super::*;
+    use crate::buildkit::Daemon;
+
+    /// Says who listens where every connection is answered so, once something was said.
+    async fn met(
+        service: Service,
+        answer: impl Fn(&[u8]) -> &'static [u8] + Send + 'static,
+    ) -> String {
+        let place = tempfile::tempdir().unwrap();
+        let path = place.path().join("socket");
+        let listener = UnixListener::bind(&path).unwrap();
+        std::thread::spawn(move || {
+            for stream in listener.incoming() {
+                let mut stream = stream.unwrap();
+                let mut asked = [0; 4096];
+                let count = stream.read(&mut asked).unwrap();
+                stream.write_all(answer(&asked[..count])).unwrap();
+            }
+        });
+        let address = Address {
+            service,
+            socket: Socket::Unix(path),
+        };
+        match Daemon::connect(&address).await.unwrap_err() {
+            Error::Stranger { what, .. } => format!("{what:?}"),
+            other => panic!("{other}"),
+        }
+    }
+
+    #[tokio::test]
+    async fn knows_who_listens_instead_of_a_buildkitd() {
+        let service = Service::BuildKitd;
+        let dockerd = met(service, |asked| {
+            if asked.starts_with(b"GET /_ping ") {
+                b"HTTP/1.1 200 OK\r\nApi-Version: 1.41\r\nServer: Docker/20.10.24 (linux)\r\n\
+                  Content-Length: 0\r\n\r\n"
+            } else {
+                b"HTTP/1.1 505 HTTP Version Not Supported\r\nConnection: close\r\n\r\n"
+            }
+        });
+        assert_eq!(dockerd.await, "Dockerd(\"Docker/20.10.24 (linux)\")");
+        let web = b"HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\n\r\n";
+        assert_eq!(met(service, |_| web).await, "Http");
+        assert_eq!(met(service, |_| b"\x15\x03\x01\0\x02\x02\x46").await, "Tls");
+        let words = met(service, |_| b"220 mail ESMTP\r\n").await;
+        assert_eq!(words, "Words(\"220 mail ESMTP\")");
+        assert_eq!(met(service, |_| b"").await, "Mute");
+    }
+
+    #[tokio::test]
+    async fn knows_who_listens_instead_of_a_dockerd() {
+        let service = Service::Dockerd;
+        let settings = b"\0\0\0\x04\0\0\0\0\0";
+        assert_eq!(met(service, |_| settings).await, "Http2");
+        let web = b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n";
+        assert_eq!(met(service, |_| web).await, "Http");
+        let https = b"HTTP/1.0 400 Bad Request\r\n\r\n\
+            Client sent an HTTP request to an HTTPS server.\n";
+        assert_eq!(met(service, |_| https).await, "Tls");
+        let podman = b"HTTP/1.1 200 OK\r\nApi-Version: 1.41\r\nServer: Libpod/API/4.3.1\r\n\
+            Content-Length: 0\r\n\r\n";
+        assert_eq!(
+            met(service, |_| podman).await,
+            "Podman(\"Libpod/API/4.3.1\")"
+        );
+        let closed = met(service, |asked| {
+            if asked.starts_with(b"POST /grpc ") {
+                b"HTTP/1.1 403 Forbidden\r\nContent-Length: 0\r\n\r\n"
+            } else {
+                b"HTTP/1.1 200 OK\r\nApi-Version: 1.41\r\nServer: Docker/26.1\r\n\
+                  Content-Length: 0\r\n\r\n"
+            }
+        });
+        assert_eq!(
+            closed.await,
+            "NoUpgrade { server: \"Docker/26.1\", status: 403 }"
+        );
+    }
+
+    #[tokio::test]
+    async fn nobody_there_is_told_apart() {
+        let place = tempfile::tempdir().unwrap();
+        let kind = async |name: &str| {
+            let address = Address {
+                service: Service::BuildKitd,
+                socket: Socket::Unix(place.path().join(name)),
+            };
+            match Daemon::connect(&address).await.unwrap_err() {
+                Error::Dial { source, .. } => source.kind(),
+                other => panic!("{other}"),
+            }
+        };
+        assert_eq!(kind("none").await, io::ErrorKind::NotFound);
+        drop(UnixListener::bind(place.path().join("left")).unwrap());
+        assert_eq!(kind("left").await, io::ErrorKind::ConnectionRefused);
+    }
+}

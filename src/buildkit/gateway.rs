@@ -242,8 +242,13 @@ impl Job {
         Ok(solved(answer.result.unwrap_or_default()))
     }
 
+    /// What its calls go through.
+    pub(super) fn bridge(&self) -> LlbBridgeClient<Channel> {
+        self.bridge.clone()
+    }
+
     /// Says whose call it is.
-    fn named<T>(&self, message: T) -> Request<T> {
+    pub(super) fn named<T>(&self, message: T) -> Request<T> {
         let mut request = Request::new(message);
         let headers = request.metadata_mut();
         headers.insert("buildkit-controlapi-buildid", self.reference.clone());
@@ -251,7 +256,7 @@ impl Job {
     }
 
     /// Waits for an answer, or for the job's own end.
-    async fn answer<T>(
+    pub(super) async fn answer<T>(
         &self,
         call: impl Future<Output = Result<Response<T>, Status>>,
     ) -> Result<T, SolveError> {

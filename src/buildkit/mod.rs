@@ -8,6 +8,7 @@
 //! | [`overheard`] | what a peer said first |
 //! | [`control`] | its version; solving a definition |
 //! | [`gateway`] | a job whose ops are solved one by one |
+//! | [`container`] | a process in a container of such a job |
 //! | [`progress`] | what the ops of a job write, and how far they are |
 //! | [`workers`], [`records`] | what it says of itself; what is in its cache, and removing some |
 //! | [`session`] | the tunnel on which the daemon is the client and we serve |
@@ -23,6 +24,7 @@
 pub mod address;
 pub mod auth;
 pub mod connection;
+pub mod container;
 pub mod content;
 pub mod control;
 pub mod dockerd;

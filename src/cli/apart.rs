@@ -4,7 +4,9 @@
 use std::ffi::OsString;
 use std::io::{BufRead, BufReader};
 use std::os::fd::AsFd;
+use std::path::Path;
 
+use super::commands::exec;
 use super::error::{Error, Kind};
 use super::settings::Store;
 use crate::nix::StorePath;
@@ -83,6 +85,11 @@ pub fn agent(arguments: &[String]) -> Result<u8, Error> {
         let shape = shape.ok_or_else(|| Error::usage("an export has no shape"))?;
         agent::export::run(place, shape).map_err(|source| Error::new(Kind::Store, source))?;
         return Ok(0);
+    }
+    if let [enter, path, rest @ ..] = arguments
+        && enter == "enter"
+    {
+        return exec::become_program(Path::new(path), rest);
     }
     let orders = agent::Orders::read(arguments, &environment)
         .ok_or_else(|| Error::usage("only an engine starts the agent"))?;

@@ -145,7 +145,9 @@ pub struct Building {
     #[arg(long, value_name = "SECONDS", default_value = "0", value_parser = seconds)]
     pub max_silent_time: Duration,
 
-    /// Give up when another program holds a lock of the store for longer than this; 0 means never
+    /// Give up on a lock of the store that another program holds for longer than this; 0 means never
+    ///
+    /// After two seconds it is said which lock it is, and who holds it.
     #[arg(long, value_name = "SECONDS", default_value = "3600", value_parser = seconds)]
     pub lock_timeout: Duration,
 

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use super::error::{Error, Kind};
 use super::signals::Asked;
-use crate::buildkit::{Address, Service};
+use crate::buildkit::{Address, Service, connection};
 use crate::engine::device::{self, Setup, Users};
 use crate::engine::embedded::machine::Accounts;
 use crate::engine::offer::Lack;
@@ -94,6 +94,10 @@ pub fn run(error: run::Error, asked: &Asked) -> Error {
             hints = vec!["leave out `--shape plain`".to_owned()];
             Kind::Engine
         }
+        E::Engine(engine::Error::Connect(refusal)) => {
+            hints = vec![reach(refusal)];
+            Kind::Engine
+        }
         E::Source { .. } | E::Store { .. } | E::StoreLost { .. } => Kind::Store,
         E::Engine(_)
         | E::Speechless { .. }
@@ -115,7 +119,44 @@ pub fn run(error: run::Error, asked: &Asked) -> Error {
 pub fn engine(error: engine::Error, asked: &Asked) -> Error {
     match error {
         engine::Error::Cancelled => interrupted(asked),
+        engine::Error::Connect(refusal) => {
+            let hint = reach(&refusal);
+            Error::new(Kind::Engine, refusal).hint(hint)
+        }
         error => Error::new(Kind::Engine, error),
+    }
+}
+
+/// What to do where there is no daemon, or another program.
+fn reach(error: &connection::Error) -> String {
+    use connection::{Error as E, Stranger};
+    let (E::Dial { address, .. }
+    | E::Stranger { address, .. }
+    | E::Silent { address }
+    | E::Refused { address, .. }
+    | E::TooOld { address, .. }) = error;
+    let variable = match address.service {
+        Service::BuildKitd => "BUILDKIT_HOST",
+        Service::Dockerd => "DOCKER_HOST",
+    };
+    match error {
+        E::Dial { source, .. } if source.kind() == std::io::ErrorKind::PermissionDenied => {
+            "only root and the socket's group may connect: `ls -l` shows which it is".to_owned()
+        }
+        E::Stranger { what, .. } => match what {
+            Stranger::Dockerd(_) => {
+                format!("`--engine docker` and `DOCKER_HOST={address}` use the BuildKit in it")
+            }
+            Stranger::Http2 => format!("`--engine buildkit` and `BUILDKIT_HOST={address}` use it"),
+            Stranger::Tls => "give the daemon's Unix socket, or a port without TLS".to_owned(),
+            _ => format!("`{variable}` says where the daemon is"),
+        },
+        E::TooOld { .. } => {
+            "the oldest that works is that of Docker 20.10, BuildKit 0.8".to_owned()
+        }
+        E::Dial { .. } | E::Silent { .. } | E::Refused { .. } => {
+            format!("is the daemon running? `{variable}` says where it is")
+        }
     }
 }
 

@@ -336,6 +336,7 @@ impl Session<'_> {
             },
             timeout: self.how.timeout,
             silence: self.how.silence,
+            lock_timeout: self.how.lock_timeout,
             systems: systems::here(),
             program,
             logins: self.around.docker_config(),

@@ -23,6 +23,7 @@ pub const VARIABLES: &[&str] = &[
     "PONTOON_STORE",
     "PONTOON_TUNNEL_PROXY",
     "TERM",
+    "XDG_RUNTIME_DIR",
     "XDG_STATE_HOME",
 ];
 

@@ -218,6 +218,26 @@ impl Lowering {
         definition.marshal(&op.output(0))
     }
 
+    /// Lowers a program of the store that runs in a container, which is no op: it sees its closure
+    /// and an empty, writable root. The agent chooses the program and becomes it.
+    pub fn enter(&self, place: &InStore, arguments: Vec<String>, closure: &[StorePath]) -> Exec {
+        let mut exec = self.exec(&["enter", &place.to_string()], "enter", Reach::Network);
+        exec.args.extend(arguments);
+        exec.env = vec![("HOME".to_owned(), "/tmp".to_owned())];
+        // It has no use for the whole store, nor for a tunnel.
+        exec.mounts
+            .retain(|mount| ["/", AGENT].contains(&mount.dest.as_str()));
+        exec.mounts[0].output = None;
+        exec.mounts.push(self.memory("/tmp", BUILD_SIZE));
+        for path in closure {
+            let selector = Some(format!("store/{}", path.to_basename()));
+            let dest = path.to_string();
+            exec.mounts
+                .push(mount(&dest, cache(), Access::ReadOnly, selector, None));
+        }
+        exec
+    }
+
     /// Adds an op that copies a directory of the store to where a daemon can use it.
     fn export(
         &self,
@@ -422,7 +442,7 @@ fn socket() -> MountKind {
     }
 }
 
-fn cache() -> MountKind {
+pub(super) fn cache() -> MountKind {
     MountKind::Cache {
         id: STORE_CACHE.to_owned(),
         sharing: Sharing::Shared,

@@ -7,8 +7,10 @@
 pub mod buildkit;
 pub mod device;
 pub mod embedded;
+pub mod enter;
 pub mod lower;
 pub mod offer;
+pub mod probe;
 pub mod root;
 pub mod trim;
 

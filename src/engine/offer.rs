@@ -71,7 +71,8 @@ pub fn ask(address: &Address, cancel: &Arc<AtomicBool>) -> Result<Offer, Error> 
     })
 }
 
-async fn cancelled(cancel: &AtomicBool) {
+/// Waits until a command is to stop.
+pub(super) async fn cancelled(cancel: &AtomicBool) {
     while !cancel.load(Ordering::Relaxed) {
         tokio::time::sleep(TICK).await;
     }
@@ -94,7 +95,7 @@ async fn offer(address: &Address) -> Result<Offer, Error> {
         Some(CdiAccess::Entitled) => entitlements.push(DEVICE.to_owned()),
     }
     let solve = control::Solve {
-        reference: reference(),
+        reference: reference("offer"),
         definition: NOTHING.to_vec(),
         session: String::new(),
         entitlements: entitlements.clone(),
@@ -110,9 +111,9 @@ async fn offer(address: &Address) -> Result<Offer, Error> {
     }
 }
 
-/// Names the question: no other may have the same name.
-fn reference() -> String {
+/// Names a job that is no run's: no other may have the same name.
+pub(super) fn reference(what: &str) -> String {
     let now = SystemTime::now().duration_since(UNIX_EPOCH);
     let now = now.unwrap_or_default().as_nanos().to_string();
-    unique(&["offer", &std::process::id().to_string(), &now])
+    unique(&[what, &std::process::id().to_string(), &now])
 }

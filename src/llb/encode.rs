@@ -87,6 +87,28 @@ fn input(input: &Input) -> pb::Input {
     }
 }
 
+/// What a container is made of that is no op.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Parts {
+    /// Its mounts, each marshalled.
+    pub mounts: Vec<Vec<u8>>,
+    /// Its process, marshalled.
+    pub meta: Vec<u8>,
+}
+
+/// Encodes an op's mounts and process one by one; inputs, devices and what it can reach are not in
+/// them.
+pub fn parts(exec: &Exec) -> Parts {
+    Parts {
+        mounts: exec
+            .mounts
+            .iter()
+            .map(|one| mount(one).encode_to_vec())
+            .collect(),
+        meta: meta(exec).encode_to_vec(),
+    }
+}
+
 fn exec_op(exec: &Exec) -> pb::ExecOp {
     let network = match exec.network {
         Network::Default => pb::NetMode::Unset,

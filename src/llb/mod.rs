@@ -42,6 +42,7 @@ mod validate;
 pub use decode::{DecodeError, Decoded, Node, Platform, decode};
 pub use definition::{Definition, Error};
 pub use digest::{Digest, ParseDigestError};
+pub use encode::{Parts, parts};
 pub use op::{
     Access, CachePolicy, Exec, Input, Metadata, Mount, MountKind, Network, Op, ProgressGroup,
     Security, Sharing, Source,

@@ -6,12 +6,14 @@ use std::time::{Duration, Instant};
 use crate::engine::Shape;
 use crate::event::Outcome;
 use crate::nix::StorePath;
+use crate::plan::NodeIndex;
 use crate::run::attempt::Adrift;
 use crate::run::connection::Speaker;
 use crate::run::course::{Course, EffectState, Job};
 use crate::run::logs::Lines;
 use crate::run::session::Session;
 use crate::run::{Error, OnFailure};
+use crate::store::Wait;
 use crate::tunnel::{PathFacts, ToAgent};
 
 /// How long what runs may take to end after it was told to.
@@ -44,6 +46,8 @@ pub(super) struct Conductor<'c, 'a, 's> {
     pub(super) slots: Vec<u32>,
     /// What is known of valid paths (plain: what to mount).
     pub(super) facts: BTreeMap<StorePath, PathFacts>,
+    /// Builds whose outputs other programs hold locked.
+    pub(super) waits: BTreeMap<NodeIndex, Wait>,
     /// What was heard of while something else was being waited for.
     pub(super) lost: Option<Error>,
     /// The store is lost: no build goes on in it, but an effect that runs may end.
@@ -58,6 +62,7 @@ impl<'c, 'a, 's> Conductor<'c, 'a, 's> {
             workers: BTreeMap::new(),
             slots: Vec::new(),
             facts: BTreeMap::new(),
+            waits: BTreeMap::new(),
             lost: None,
             storeless: None,
         }

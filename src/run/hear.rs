@@ -11,6 +11,7 @@ use crate::run::connection::{Happening, Speaker};
 use crate::run::course::Job;
 use crate::run::logs::Lines;
 use crate::run::outcome::machine;
+use crate::store::{Notice, Wait};
 use crate::tunnel::{BuildResult, EffectResult, FromAgent, PathFacts, ToAgent};
 
 /// How long a node waits before it asks again for a lock that another program holds.
@@ -111,16 +112,28 @@ impl Conductor<'_, '_, '_> {
             self.finish(nonce, Outcome::Cancelled);
             return;
         }
-        self.release(nonce);
-        if self
-            .course
-            .schedule
-            .put_back(node, Instant::now() + LOCK_PAUSE)
-        {
-            let (node, ..) = self.course.describe_job(&Job::Build(node));
-            let reason = format!("another program holds `{lock}`");
-            self.course.sink.event(&Event::NodeWaiting { node, reason });
+        let options = self.course.options;
+        let wait = self.waits.entry(node).or_insert_with(|| {
+            let place = options.nix_dir.path_here(lock);
+            Wait::new(&place, options.lock_timeout)
+        });
+        match wait.look() {
+            Notice::Quiet => {}
+            Notice::Tell(held) => {
+                let (node, ..) = self.course.describe_job(&Job::Build(node));
+                let reason = held.to_string();
+                self.course.sink.event(&Event::NodeWaiting { node, reason });
+            }
+            Notice::GiveUp(held) => {
+                worker.job = Some(Job::Build(node));
+                let outcome = self.failed(nonce, machine(held.to_string()));
+                self.finish(nonce, outcome);
+                return;
+            }
         }
+        self.release(nonce);
+        let when = Instant::now() + LOCK_PAUSE;
+        self.course.schedule.put_back(node, when);
     }
 
     fn built(&mut self, nonce: &str, result: BuildResult) {

@@ -37,7 +37,7 @@ use std::time::Duration;
 
 use course::Course;
 pub use engine::EngineChoice;
-pub use house::with_store;
+pub use house::{with_closure, with_store};
 pub use ops::ops;
 pub use outcome::exit_code;
 use replan::{Ran, Rounds};
@@ -77,6 +77,8 @@ pub struct Options {
     pub timeout: Option<Duration>,
     /// How long either may be silent.
     pub silence: Option<Duration>,
+    /// How long another program's lock is waited for.
+    pub lock_timeout: Option<Duration>,
     /// What can be built here.
     pub systems: Systems,
     /// This executable.

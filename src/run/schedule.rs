@@ -29,8 +29,6 @@ pub(super) struct Schedule {
     rank: Vec<usize>,
     ready: BTreeSet<(usize, NodeIndex)>,
     later: BTreeMap<NodeIndex, Instant>,
-    /// Builds that were put back at least once.
-    put_back: BTreeSet<NodeIndex>,
     open: usize,
 }
 
@@ -45,7 +43,6 @@ impl Schedule {
             rank: vec![usize::MAX; size],
             ready: BTreeSet::new(),
             later: BTreeMap::new(),
-            put_back: BTreeSet::new(),
             open: 0,
         };
         for (rank, node) in plan.order.iter().enumerate() {
@@ -91,10 +88,9 @@ impl Schedule {
     }
 
     /// Puts a build back because another program holds its lock; it is ready again at `when`, and
-    /// everything else that is ready goes first until then. True the first time.
-    pub(super) fn put_back(&mut self, node: NodeIndex, when: Instant) -> bool {
+    /// everything else that is ready goes first until then.
+    pub(super) fn put_back(&mut self, node: NodeIndex, when: Instant) {
         self.later.insert(node, when);
-        self.put_back.insert(node)
     }
 
     /// Makes builds ready whose time has come; returns when the next one's comes.

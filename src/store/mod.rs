@@ -78,6 +78,14 @@ impl NixDir {
         self.0.join("store")
     }
 
+    /// Where a file is that an agent, to which this directory is `/nix`, calls so.
+    pub fn path_here(&self, path: &str) -> PathBuf {
+        match path.strip_prefix("/nix/") {
+            Some(below) => self.0.join(below),
+            None => PathBuf::from(path),
+        }
+    }
+
     /// The state directory.
     pub fn state(&self) -> PathBuf {
         self.0.join("var/nix")

@@ -34,12 +34,19 @@ const LAYERS: &[(&str, &[&str])] = &[
             "llb", "buildkit", "engine",
         ],
     ),
+    (
+        "doctor",
+        &[
+            "nix", "event", "sandbox", "store", "tunnel", "agent", "eval", "pipeline", "plan",
+            "llb", "buildkit", "engine",
+        ],
+    ),
     ("report", &["nix", "event", "plan"]),
     (
         "cli",
         &[
             "nix", "event", "sandbox", "store", "tunnel", "agent", "eval", "pipeline", "plan",
-            "llb", "buildkit", "engine", "run", "report",
+            "llb", "buildkit", "engine", "run", "doctor", "report",
         ],
     ),
 ];

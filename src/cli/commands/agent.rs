@@ -36,7 +36,9 @@ pub fn in_an_op() -> Option<ExitCode> {
         Ok(code) => ExitCode::from(code),
         Err(error) => {
             output::complain(&error, Colour::Never);
-            ExitCode::from(64)
+            // Somebody's own program has the codes of the command line.
+            let entered = arguments.first().is_some_and(|first| first == "enter");
+            ExitCode::from(if entered { error.kind.code() } else { 64 })
         }
     })
 }

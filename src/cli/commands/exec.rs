@@ -3,8 +3,11 @@
 //! The process gets a mount namespace in which the store's nix directory is `/nix`, chooses the
 //! program by its ordinary path there, and becomes it. Nothing else of the machine changes for it,
 //! but it sees its user as root, for that is who may mount. It is no sandbox.
+//!
+//! The store of a daemon is not on this machine: there the same is done in a container, by the
+//! agent, and what the program reads and writes goes through this process.
 
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
@@ -12,17 +15,19 @@ use std::process::Command;
 
 use crate::cli::error::{Error, Kind};
 use crate::cli::surroundings::Surroundings;
-use crate::cli::{args, enter, settings};
+use crate::cli::{args, container, engine, enter, settings};
 use crate::nix::STORE_DIR;
 
 /// Run a program of the store
 ///
 /// PATH is a program in the store, or an output that has one in its `bin`. The program sees the
-/// store at /nix and the rest of the machine as it is.
+/// store at /nix and the rest of the machine as it is. With a daemon it runs there, in a container
+/// that has PATH's closure, an empty root and the daemon's network, and no terminal.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:
   pontoon exec /nix/store/…-hello
-  pontoon exec --store /srv/store /nix/store/…-coreutils/bin/ls -- -l /nix/store")]
+  pontoon exec --store /srv/store /nix/store/…-coreutils/bin/ls -- -l /nix/store
+  pontoon exec --engine buildkit /nix/store/…-sqlite < queries.sql")]
 pub struct Args {
     /// The program or output
     #[arg(value_name = "PATH")]
@@ -35,20 +40,39 @@ pub struct Args {
     #[command(flatten)]
     #[expect(missing_docs, reason = "a doc would become part of the help")]
     pub stores: args::Stores,
+
+    #[command(flatten)]
+    #[expect(missing_docs, reason = "a doc would become part of the help")]
+    pub engine: args::Engine,
 }
 
 impl Args {
-    /// Becomes the program; comes back only with an error.
+    /// Becomes the program, and comes back only with an error; a daemon's program is waited for.
     pub fn run(self, around: &Surroundings) -> Result<u8, Error> {
         let path = logical(&self.path)?;
+        // Who names a store means that one, wherever runs take theirs from.
+        let named = self.stores.store.is_some() && self.engine.engine.is_none();
+        let engine = engine::decide(&self.engine, around)?;
+        if !named && !engine.is_here() {
+            if self.stores.store.is_some() {
+                return Err(Error::usage("`--store` names a store of this machine")
+                    .hint("leave it out, or leave out `--engine`"));
+            }
+            return container::run(&path, &self.arguments, engine, around);
+        }
         let place = settings::stores(&self.stores, around)?;
         if !place.store.resolves() {
             enter::nix(&place.store.nix_dir())?;
         }
-        let program = program(&path)?;
-        let source = Command::new(&program).args(&self.arguments).exec();
-        Err(Error::new(Kind::Other, Exec { program, source }))
+        become_program(&path, &self.arguments)
     }
+}
+
+/// Becomes a program; comes back only with an error.
+pub fn become_program<A: AsRef<OsStr>>(path: &Path, arguments: &[A]) -> Result<u8, Error> {
+    let program = program(path)?;
+    let source = Command::new(&program).args(arguments).exec();
+    Err(Error::new(Kind::Other, Exec { program, source }))
 }
 
 #[derive(Debug, thiserror::Error)]

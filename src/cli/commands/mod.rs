@@ -3,6 +3,7 @@
 pub mod agent;
 pub mod build;
 pub mod completions;
+pub mod doctor;
 pub mod engine;
 pub mod exec;
 pub mod helper;
@@ -30,6 +31,7 @@ pub enum Command {
     Plan(plan::Args),
     Log(log::Args),
     Exec(exec::Args),
+    Doctor(doctor::Args),
     Engine(engine::Args),
     Completions(completions::Args),
     Man(man::Args),
@@ -50,6 +52,7 @@ impl Command {
             Self::Plan(args) => args.run(around),
             Self::Log(args) => args.run(around),
             Self::Exec(args) => args.run(around),
+            Self::Doctor(args) => args.run(around),
             Self::Engine(args) => args.run(around),
             Self::Completions(args) => args.run(),
             Self::Man(args) => args.run(),

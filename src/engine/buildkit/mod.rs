@@ -45,6 +45,9 @@ use crate::engine::{Device, Engine, EngineEvent, Error, Fetch, Op, OpEnd, OpExit
 
 /// How often it is asked, while a daemon does not answer, whether the user has lost patience.
 const TICK: Duration = Duration::from_millis(50);
+
+/// How long ops that have done their work may take to end.
+const GRACE: Duration = Duration::from_millis(500);
 /// How long the end of a run waits for a daemon that removes old records.
 const LONGEST_STEP: Duration = Duration::from_secs(2);
 
@@ -226,7 +229,8 @@ async fn converse(
         tokio::select! {
             Some(fetch) = heard.fetched.recv() => tell(EngineEvent::Fetching(fetch)),
             word = heard.words.recv() => match word {
-                None => return,
+                // A daemon never lets go of what an op leaves if its job ends just as the op does.
+                None => return drop(tokio::time::timeout(GRACE, ended(&mut ops)).await),
                 Some(Word::Start(op)) => {
                     let (kill, killed) = oneshot::channel();
                     kills.insert(op.nonce.clone(), kill);
@@ -261,6 +265,11 @@ async fn converse(
             }
         }
     }
+}
+
+/// Done when every op has ended.
+async fn ended(ops: &mut JoinSet<Result<OpEnd, String>>) {
+    while ops.join_next().await.is_some() {}
 }
 
 /// Runs one op to its end; an error is the daemon's own end.

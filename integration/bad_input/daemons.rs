@@ -1,0 +1,99 @@
+//! Who listens where a daemon should. What real daemons refuse is in `buildkit`, `strong`, `roots`
+//! and `hardship`.
+
+use std::io::{Read, Write};
+use std::net::TcpListener;
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::net::UnixListener;
+use std::time::Duration;
+
+use fs_err as fs;
+use rustix::process::Signal;
+
+use super::Case;
+use super::scene::Scene;
+use crate::support::{Ran, Running, User, run};
+
+pub(super) const CASES: &[(&str, Case)] = &[
+    ("there is no socket", |scene| {
+        build(scene, &scene.place.at("none").display().to_string())
+    }),
+    ("nobody listens at the port", |scene| {
+        let free = TcpListener::bind("127.0.0.1:0")
+            .unwrap()
+            .local_addr()
+            .unwrap();
+        reach(scene, &format!("tcp://{free}"))
+    }),
+    ("the address is of no kind that is known", |scene| {
+        reach(scene, "ssh://host")
+    }),
+    ("the socket is not for this user", forbidden),
+    ("a mail server listens", |scene| {
+        stranger(scene, b"220 mail.example.org ESMTP\r\n")
+    }),
+    ("a web server listens", |scene| {
+        stranger(
+            scene,
+            b"HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\n\r\n",
+        )
+    }),
+    ("the daemon wants TLS", |scene| {
+        stranger(scene, b"\x15\x03\x01\x00\x02\x02\x46")
+    }),
+    ("who listens never answers, until SIGINT", silent),
+];
+
+fn reach(scene: &Scene<'_>, address: &str) -> Ran {
+    let mut command = scene.build("hello");
+    command.args(["--sandbox-paths", ""]);
+    run(command.env("BUILDKIT_HOST", address))
+}
+
+fn build(scene: &Scene<'_>, socket: &str) -> Ran {
+    reach(scene, &format!("unix://{socket}"))
+}
+
+fn forbidden(scene: &Scene<'_>) -> Ran {
+    let user = User::with_range(scene.place);
+    let socket = scene.place.at("socket");
+    let _listener = UnixListener::bind(&socket).unwrap();
+    fs::set_permissions(&socket, std::fs::Permissions::from_mode(0o600)).unwrap();
+    let store = user.home().join("store").display().to_string();
+    let place = ["--no-link", "--sandbox-paths", "", "--store", &store];
+    let arguments = [
+        &["build", "-f", &scene.file, "-A", "hello"],
+        place.as_slice(),
+    ]
+    .concat();
+    let mut command = user.pontoon(&arguments);
+    run(command.env("BUILDKIT_HOST", format!("unix://{}", socket.display())))
+}
+
+/// Somebody who says one thing to each who comes, and then waits for the other to end it.
+fn stranger(scene: &Scene<'_>, says: &'static [u8]) -> Ran {
+    let socket = scene.place.at("socket");
+    let listener = UnixListener::bind(&socket).unwrap();
+    std::thread::spawn(move || {
+        for stream in listener.incoming() {
+            let Ok(mut stream) = stream else { return };
+            stream.write_all(says).ok();
+            stream.read_to_end(&mut Vec::new()).ok();
+        }
+    });
+    build(scene, &socket.display().to_string())
+}
+
+fn silent(scene: &Scene<'_>) -> Ran {
+    let socket = scene.place.at("socket");
+    let _listener = UnixListener::bind(&socket).unwrap();
+    let mut command = scene.build("hello");
+    command.args(["--sandbox-paths", ""]);
+    command.env("BUILDKIT_HOST", format!("unix://{}", socket.display()));
+    let running = Running::start(&mut command);
+    std::thread::sleep(Duration::from_secs(1));
+    running.signal(Signal::INT);
+    let ran = running.end();
+    assert!(ran.took < Duration::from_secs(3), "{}", ran.report());
+    ran
+}

@@ -1,0 +1,265 @@
+//! `pontoon doctor` on real daemons: what it says is true there, and what it advises works. And what
+//! ops leave with a daemon: it goes, and nothing else does.
+
+use std::collections::BTreeMap;
+use std::os::unix::net::UnixListener;
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use rustix::process::Signal;
+use serde_json::Value;
+
+use super::support::{Daemon, Kind, Place, Running, Scene, run, until};
+
+/// What it finds out about a daemon.
+fn examine(place: &Place, daemon: &Daemon<'_>) -> Value {
+    let mut command = place.pontoon(&["doctor", "--json", "--store"]);
+    command.arg(place.at("strong"));
+    let ran = run(daemon.serve(&mut command)).ok();
+    let report: Value = serde_json::from_str(&ran.stdout).unwrap();
+    let engines = report["engines"].as_array().unwrap();
+    let ours = engines
+        .iter()
+        .find(|engine| engine["place"] == daemon.address());
+    ours.unwrap_or_else(|| panic!("{report:#}")).clone()
+}
+
+/// The facts of an engine: name and state, with the text for a message.
+fn facts(engine: &Value) -> BTreeMap<String, (String, String)> {
+    let text = |fact: &Value, key: &str| fact[key].as_str().unwrap().to_owned();
+    let facts = engine["facts"].as_array().unwrap().iter();
+    facts
+        .map(|fact| {
+            (
+                text(fact, "name"),
+                (text(fact, "state"), text(fact, "text")),
+            )
+        })
+        .collect()
+}
+
+#[test]
+fn each_daemon_is_what_it_is_said_to_be() {
+    for kind in [
+        Kind::BuildKit,
+        Kind::BuildKitStrong,
+        Kind::Docker20,
+        Kind::Docker20Bare,
+        Kind::Docker29,
+        Kind::Docker29Strong,
+    ] {
+        let place = Place::new();
+        let daemon = Daemon::of(kind, &place);
+        let engine = examine(&place, &daemon);
+        let facts = facts(&engine);
+        let state = |name: &str| facts[name].0.as_str();
+        assert_eq!(
+            (state("plain"), state("version")),
+            ("ok", "ok"),
+            "{kind:?} {facts:#?}"
+        );
+        assert_eq!(
+            state("strong") == "ok",
+            kind.is_strong(),
+            "{kind:?} {facts:#?}"
+        );
+        let network = match kind {
+            Kind::Docker20Bare => "missing",
+            _ if kind.is_docker() => "ok",
+            _ => "warning",
+        };
+        assert_eq!(state("network"), network, "{kind:?} {facts:#?}");
+        assert_eq!(
+            engine["changes"].as_array().unwrap().is_empty(),
+            kind.is_strong(),
+            "{kind:?}"
+        );
+    }
+}
+
+#[test]
+fn what_is_advised_makes_a_plain_daemon_strong() {
+    let place = Place::new();
+    let mut daemon = Daemon::of(Kind::BuildKit, &place);
+    let engine = examine(&place, &daemon);
+    let text = |path: &str| {
+        let changes = engine["changes"].as_array().unwrap();
+        let change = changes.iter().find(|change| change["path"] == path);
+        change.unwrap_or_else(|| panic!("no {path}"))["text"]
+            .as_str()
+            .unwrap()
+            .to_owned()
+    };
+    // They are written as they are, but for where this daemon looks for devices.
+    daemon.stop();
+    place.write("daemon/cdi/pontoon.json", text("/etc/cdi/pontoon.json"));
+    fs_err::create_dir_all(place.at("strong/nix")).unwrap();
+    let directory = place.at("daemon/cdi");
+    let settings = text("/etc/buildkit/buildkitd.toml").replace(
+        "disabled = false",
+        &format!(
+            "disabled = false\n  specDirs = [\"{}\"]",
+            directory.display()
+        ),
+    );
+    let configuration = place.at("daemon/buildkitd.toml");
+    let before = fs_err::read_to_string(&configuration).unwrap();
+    let after = before.replace("[cdi]\n  disabled = true\n", &settings);
+    assert_ne!(before, after);
+    fs_err::write(&configuration, after).unwrap();
+    daemon.restart();
+
+    let engine = examine(&place, &daemon);
+    assert_eq!(facts(&engine)["strong"].0, "ok", "{engine:#}");
+    assert_eq!(engine["changes"], serde_json::json!([]));
+}
+
+#[test]
+fn a_collector_that_takes_the_store_is_told_of_and_one_as_advised_is_not() {
+    let place = Place::new();
+    let rules = "  [[worker.oci.gcpolicy]]\n    all = true\n    maxUsedSpace = \"1GB\"\n";
+    let mut daemon = Daemon::configured(Kind::BuildKit, &place, &Value::from(rules));
+    let engine = examine(&place, &daemon);
+    let (state, text) = facts(&engine)["collection"].clone();
+    assert!(state == "warning" && text.contains("rules 0"), "{text}");
+    let changes = engine["changes"].as_array().unwrap();
+    let spares = |change: &&Value| change["text"].as_str().unwrap().contains("gcpolicy");
+    let advised = changes.iter().find(spares).expect("it is advised")["text"].clone();
+    let advised = advised.as_str().unwrap().replace("[worker.oci]\n", "");
+
+    daemon.stop();
+    let configuration = place.at("daemon/buildkitd.toml");
+    let before = fs_err::read_to_string(&configuration).unwrap();
+    fs_err::write(&configuration, before.replace(rules, &advised)).unwrap();
+    daemon.restart();
+    let engine = examine(&place, &daemon);
+    assert_eq!(facts(&engine)["collection"].0, "ok", "{engine:#}");
+}
+
+#[test]
+fn a_daemon_that_says_nothing_hides_no_other_and_ctrl_c_ends_it() {
+    let place = Place::new();
+    let socket = place.at("mute");
+    let _listener = UnixListener::bind(&socket).unwrap();
+    let doctor = || -> Command {
+        let mut command = place.pontoon(&["doctor", "--store"]);
+        command.arg(place.at("store"));
+        let address = format!("unix://{}", socket.display());
+        command.env("BUILDKIT_HOST", address);
+        command
+    };
+    let begun = Instant::now();
+    let ran = run(&mut doctor()).ok();
+    assert!(begun.elapsed() < Duration::from_mins(1));
+    assert!(
+        ran.stdout.contains("ok       strong      an op ran"),
+        "{}",
+        ran.report()
+    );
+    assert!(
+        ran.stdout.contains("missing  connection  "),
+        "{}",
+        ran.report()
+    );
+
+    let running = Running::start(&mut doctor());
+    std::thread::sleep(Duration::from_millis(500));
+    let begun = Instant::now();
+    running.signal(Signal::INT);
+    running.end().code(130);
+    assert!(begun.elapsed() < Duration::from_secs(2));
+}
+
+/// As many derivations as it is told, each with its own text.
+const MANY: &str = "{ n, mark }: builtins.genList (i: derivation {
+    name = \"many-${mark}-${toString i}\"; system = \"x86_64-linux\";
+    builder = \"/bin/sh\"; args = [ \"-c\" \"echo ${mark} > $out\" ];
+  }) n";
+
+fn build(scene: &Scene<'_>, place: &Place, number: usize, mark: &str) -> BTreeMap<String, usize> {
+    let file = place.write("many.nix", MANY);
+    let number = number.to_string();
+    let build = [
+        "build",
+        "-j",
+        "2",
+        "-f",
+        file.to_str().unwrap(),
+        "--arg",
+        "n",
+        &number,
+    ];
+    let mut command = scene.pontoon(&build);
+    run(command.args(["--argstr", "mark", mark]))
+        .ok()
+        .outcomes()
+}
+
+fn ours(daemon: &Daemon<'_>) -> usize {
+    let records = daemon.records();
+    let is_ours = |what: &&String| {
+        what.starts_with("regular: mount / from exec /.pontoon/")
+            || *what == "source.local: local source for pontoon-agent"
+    };
+    records.values().filter(is_ours).count()
+}
+
+#[test]
+fn pruning_leaves_the_store_and_what_is_other_peoples() {
+    let place = Place::new();
+    let scene = Scene::of(Kind::BuildKit, &place);
+    place.write(
+        "context/Dockerfile",
+        "FROM scratch\nCOPY Dockerfile /kept\n",
+    );
+    let context = place.at("context");
+    let local = |name: &str| format!("{name}={}", context.display());
+    run(&mut scene.daemon.buildctl(&[
+        "build",
+        "--frontend",
+        "dockerfile.v0",
+        "--local",
+        &local("context"),
+        "--local",
+        &local("dockerfile"),
+    ]))
+    .ok();
+    let theirs = scene.daemon.records();
+    assert!(!theirs.is_empty());
+    assert_eq!(build(&scene, &place, 5, "a").get("built"), Some(&5));
+    assert!(ours(&scene.daemon) >= 6);
+
+    let prune = |arguments: &[&str]| {
+        let mut command = place.pontoon(&["engine", "prune"]);
+        run(scene.daemon.serve(command.args(arguments))).ok().stdout
+    };
+    // For a moment after a run the daemon still has some in use.
+    until("all of them are idle", || {
+        let before = ours(&scene.daemon);
+        let said = prune(&["--dry-run"]);
+        before >= 6 && said.starts_with(&format!("would remove {before} records"))
+    });
+    let said = prune(&[]);
+    assert!(said.starts_with("removed "), "{said}");
+    // What is left is the op that held the store meanwhile.
+    assert_eq!(ours(&scene.daemon), 1);
+    let left = scene.daemon.records();
+    for (id, what) in &theirs {
+        assert_eq!(left.get(id), Some(what));
+    }
+    assert_eq!(build(&scene, &place, 5, "a").get("built"), None);
+    scene.daemon.verify(&scene.nix);
+}
+
+#[test]
+fn what_ops_leave_does_not_grow_without_end() {
+    let place = Place::new();
+    let scene = Scene::of(Kind::BuildKit, &place);
+    for mark in ["a", "b", "c"] {
+        assert_eq!(build(&scene, &place, 130, mark).get("built"), Some(&130));
+    }
+    // Of 393 records so many are left as a run begins to trim at, and those of the last run.
+    let left = ours(&scene.daemon);
+    assert!(left <= 250 + 131, "{left}");
+    scene.daemon.verify(&scene.nix);
+}
