@@ -43,6 +43,7 @@ demo: build
 
 bench:
 	scripts/install.sh run
+	integration/daemons/get.sh buildkit
 	cargo bench --locked --bench side-by-side
 
 clean:

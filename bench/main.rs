@@ -9,16 +9,20 @@
 //!
 //! | variable | default | what |
 //! |---|---|---|
-//! | `PONTOON_BENCH_ROUNDS` | 5 | rounds of every row |
+//! | `PONTOON_BENCH_ROUNDS` | 5 | rounds of every row; 0 leaves out all that have no rounds of their own |
 //! | `PONTOON_BENCH_SIZE` | 100 | derivations to build |
 //! | `PONTOON_BENCH_BOOTSTRAP` | 3 | rounds of the bootstrap, which compiles; 0 leaves it out |
 //! | `PONTOON_BENCH_GRAPH` | 27773 | derivations to plan and to import; 0 leaves both out |
+//! | `PONTOON_BENCH_DAEMON` | 3 | rounds of the rows on a BuildKit daemon; 0 leaves them out |
+//! | `PONTOON_BENCH_IMPORT` | 500 | megabytes of a source to import; 0 leaves that out |
 #![expect(
     clippy::print_stdout,
     clippy::print_stderr,
     reason = "a program of its own, with its own voice"
 )]
 
+mod buildkit;
+mod daemon;
 mod graph;
 mod nixpkgs;
 mod side;
@@ -52,17 +56,24 @@ fn main() {
     let rounds = setting("PONTOON_BENCH_ROUNDS", 5);
     let size = setting("PONTOON_BENCH_SIZE", 100);
     let mut rows = Vec::new();
-    for shape in [Shape::Wide, Shape::Chain] {
-        rows.extend(build(&place, shape, size, rounds));
+    if rounds > 0 {
+        for shape in [Shape::Wide, Shape::Chain] {
+            rows.extend(build(&place, shape, size, rounds));
+        }
+        rows.push(evaluate_and_build(&place, size, rounds));
     }
-    rows.push(evaluate_and_build(&place, size, rounds));
     let compiled = setting("PONTOON_BENCH_BOOTSTRAP", 3);
     if compiled > 0 {
         rows.push(bootstrap(&place, compiled));
     }
     let nodes = setting("PONTOON_BENCH_GRAPH", 27_773);
-    if nodes > 0 {
+    if nodes > 0 && rounds > 0 {
         rows.extend(plan_and_import(&place, nodes, rounds));
+    }
+    let on_daemon = setting("PONTOON_BENCH_DAEMON", 3);
+    if on_daemon > 0 {
+        let megabytes = setting("PONTOON_BENCH_IMPORT", 500);
+        rows.extend(buildkit::rows(&place, size, on_daemon, megabytes));
     }
     print(&rows);
     save(&rows);
@@ -233,7 +244,7 @@ fn summary(figures: &[f64]) -> Value {
 fn print(rows: &[Row]) {
     println!(
         "{:<36}{:>24}{:>24}{:>8}",
-        "ms: median (least–most)", "pontoon", "nix", "ratio"
+        "ms: median (least–most)", "pontoon", "nix, bare op", "ratio"
     );
     for row in rows {
         let show = |figures: &[f64]| {

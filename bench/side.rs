@@ -121,7 +121,8 @@ impl Place {
         command
     }
 
-    fn surround<'a>(&self, command: &'a mut Command) -> &'a mut Command {
+    /// Gives a command this place's settings, and nothing else of ours.
+    pub fn surround<'a>(&self, command: &'a mut Command) -> &'a mut Command {
         command
             .env_clear()
             .env(
@@ -224,7 +225,8 @@ pub fn jobs() -> usize {
     std::thread::available_parallelism().map_or(1, usize::from)
 }
 
-fn busybox() -> PathBuf {
+/// A shell that needs nothing else.
+pub fn busybox() -> PathBuf {
     ["/bin/busybox", "/usr/bin/busybox"]
         .into_iter()
         .find_map(|path| fs::canonicalize(path).ok())
