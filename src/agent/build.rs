@@ -364,8 +364,9 @@ impl Agent {
 
     /// Empties the slot for the next build.
     fn leave(&mut self, dirs: &SlotDirs, closure: &BTreeMap<StorePath, PathInfo>) {
-        if self.shape == Shape::Strong {
-            points::put_back(dirs, closure);
+        match self.shape {
+            Shape::Strong => points::put_back(dirs, closure),
+            Shape::Plain => clear(dirs, closure),
         }
         if let Some(slot) = &self.slot
             && slot.sweep().is_err()
@@ -379,6 +380,25 @@ impl Agent {
     fn disk_is_full(&self) -> bool {
         rustix::fs::statvfs(self.store.dir().store())
             .is_ok_and(|disk| disk.f_bavail * disk.f_frsize < 8 << 20)
+    }
+}
+
+/// Takes away what a build left in a slot that the op has mounted, as far as that can be: until the
+/// slot's next lease it would take up the disk. What is mounted over the slot stays.
+fn clear(dirs: &SlotDirs, closure: &BTreeMap<StorePath, PathInfo>) {
+    let inputs: BTreeSet<String> = closure.keys().map(StorePath::to_basename).collect();
+    for entry in fs_err::read_dir(&dirs.store)
+        .into_iter()
+        .flatten()
+        .flatten()
+    {
+        if !entry
+            .file_name()
+            .to_str()
+            .is_some_and(|name| inputs.contains(name))
+        {
+            let _ = crate::store::tree::remove(&entry.path());
+        }
     }
 }
 
