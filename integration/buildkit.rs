@@ -5,62 +5,15 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::io::{Read as _, Write as _};
 use std::net::TcpListener;
 use std::os::unix::net::{UnixListener, UnixStream};
-use std::process::Command;
 use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
 use super::support::{
-    BuildUsers, Daemon, Kind, Nix, Place, Ran, Running, Seed, assert_same, count, graph,
+    BuildUsers, Kind, Nix, Place, Ran, Running, Scene, Seed, assert_same, count, graph,
     processes_with, rows, run, until,
 };
-
-/// A daemon, a store to evaluate in, and in it the shell of every builder.
-pub(super) struct Scene<'p> {
-    pub(super) daemon: Daemon<'p>,
-    pub(super) nix: Nix<'p>,
-    /// The store path of a static busybox.
-    shell: String,
-}
-
-impl<'p> Scene<'p> {
-    fn new(place: &'p Place) -> Self {
-        Self::of(Kind::BuildKit, place)
-    }
-
-    pub(super) fn of(kind: Kind, place: &'p Place) -> Self {
-        let nix = Nix::new(place, "evaluated", BuildUsers::Nobody);
-        let added = run(&mut nix.command("nix-store", &["--add", "/bin/busybox"]));
-        Self {
-            daemon: Daemon::of(kind, place),
-            shell: added.ok().stdout.trim().to_owned(),
-            nix,
-        }
-    }
-
-    pub(super) fn pontoon(&self, arguments: &[&str]) -> Command {
-        let paths = ["sh", "sleep", "cat", "ls", "wc", "mkdir", "cp", "ln"]
-            .map(|name| format!("/bin/{name}={}", self.shell))
-            .join(" ");
-        let mut command = self.nix.pontoon(arguments);
-        self.daemon.serve(&mut command);
-        command.args(["--json", "--sandbox-paths", &paths]);
-        command
-    }
-
-    /// A file of the store in the cache mount, as text.
-    pub(super) fn read(&self, path: &str) -> String {
-        fs_err::read_to_string(self.daemon.root().join(path.trim_start_matches('/'))).unwrap()
-    }
-
-    /// How many ops the daemon has run whose first argument is this.
-    fn ops(&self, task: &str) -> usize {
-        let start = format!("/.pontoon/agent {task}");
-        let ops = self.daemon.ops();
-        ops.iter().filter(|op| op.starts_with(&start)).count()
-    }
-}
 
 /// The run's id, which every process of its ops has in its environment.
 pub(crate) fn run_id(ran: &Ran) -> String {
@@ -84,7 +37,7 @@ pub(crate) fn output(events: &[Value], name: &str) -> String {
 #[test]
 fn a_graph_is_built_as_embedded_builds_it_and_only_once() {
     let place = Place::new();
-    let scene = Scene::new(&place);
+    let scene = Scene::of(Kind::BuildKit, &place);
     let size = count(12, 80);
     let file = place.write("graph.nix", graph(&mut Seed::new("buildkit"), size, "bk"));
     let build = ["build", "-j", "2", "-f", file.to_str().unwrap()];
@@ -150,14 +103,14 @@ pub(crate) const PIPELINE: &str = r#"
 #[test]
 fn a_builder_sees_its_closure_alone_and_each_effect_its_own_secret() {
     let place = Place::new();
-    let scene = Scene::new(&place);
+    let scene = Scene::of(Kind::BuildKit, &place);
     let mut command = scene.pontoon(&["run", "-j", "2", "--expr", PIPELINE]);
     let ran = run(command.env("ONE", "first-word").env("TWO", "second-word")).ok();
     let events = ran.json_lines();
     let seen = scene.read(&output(&events, "view"));
     let seen: BTreeSet<&str> = seen.split_whitespace().collect();
     let base = |path: &str| path.rsplit('/').next().unwrap_or_default().to_owned();
-    let closure = [base(&output(&events, "dep")), base(&scene.shell)];
+    let closure = [base(&output(&events, "dep")), base(&scene.busybox)];
     let closure: BTreeSet<&str> = closure.iter().map(String::as_str).collect();
     assert_eq!(seen, closure);
     assert_eq!(scene.read(&output(&events, "fixed")), "hello");
@@ -225,7 +178,7 @@ fn completes(place: &Place, scene: &Scene<'_>) {
 #[test]
 fn no_op_outlives_a_pontoon_that_was_killed() {
     let place = Place::new();
-    let scene = Scene::new(&place);
+    let scene = Scene::of(Kind::BuildKit, &place);
     for signal in [Signal::KILL, Signal::TERM] {
         let marker = format!("killed-{}-{}", signal.as_raw(), std::process::id());
         let running = sleeping(&place, &scene, &marker);
@@ -244,7 +197,7 @@ fn no_op_outlives_a_pontoon_that_was_killed() {
 #[test]
 fn an_effect_whose_daemon_died_is_unknown_and_never_started_again() {
     let place = Place::new();
-    let mut scene = Scene::new(&place);
+    let mut scene = Scene::of(Kind::BuildKit, &place);
     let marker = format!("effect-{}", std::process::id());
     let pipeline = format!(
         r#"{{ builds = {{ }}; effects.deploy = {{
@@ -286,7 +239,7 @@ fn an_effect_whose_daemon_died_is_unknown_and_never_started_again() {
 #[test]
 fn a_pruned_store_is_made_again_and_one_in_use_is_not_pruned() {
     let place = Place::new();
-    let scene = Scene::new(&place);
+    let scene = Scene::of(Kind::BuildKit, &place);
     let prune = || run(&mut scene.daemon.buildctl(&["prune", "--all"])).ok();
     completes(&place, &scene);
     prune();
@@ -314,7 +267,7 @@ fn a_pruned_store_is_made_again_and_one_in_use_is_not_pruned() {
 #[test]
 fn a_failed_build_is_a_failed_build() {
     let place = Place::new();
-    let scene = Scene::new(&place);
+    let scene = Scene::of(Kind::BuildKit, &place);
     let file = place.write("slow.nix", SLOW);
     let script = "echo last words; exit 3";
     let mut command = scene.pontoon(&["build", "--argstr", "script", script]);
@@ -332,7 +285,7 @@ fn a_failed_build_is_a_failed_build() {
 #[test]
 fn a_daemon_is_reached_over_tcp_by_two_runs_at_once() {
     let place = Place::new();
-    let scene = Scene::new(&place);
+    let scene = Scene::of(Kind::BuildKit, &place);
     let socket = scene.daemon.address().replacen("unix://", "", 1);
     let relay = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = format!("tcp://{}", relay.local_addr().unwrap());
@@ -361,7 +314,7 @@ fn a_daemon_is_reached_over_tcp_by_two_runs_at_once() {
 #[test]
 fn what_a_daemon_cannot_do_is_said_by_name() {
     let place = Place::new();
-    let scene = Scene::new(&place);
+    let scene = Scene::of(Kind::BuildKit, &place);
     let file = place.write("slow.nix", SLOW);
     let build = |address: &str, more: &[&str]| {
         let mut command = scene.nix.pontoon(&["build", "--argstr", "script", "true"]);

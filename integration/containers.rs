@@ -7,8 +7,8 @@ use std::process::Command;
 use fs_err::File;
 use rustix::process::Signal;
 
-use super::buildkit::{Scene, output};
-use super::support::{Kind, Place, Running, processes_with, run, until};
+use super::buildkit::output;
+use super::support::{Kind, Place, Running, Scene, processes_with, run, until};
 
 /// A program with a script, and what the script needs, as its closure.
 const PROGRAM: &str = r#"

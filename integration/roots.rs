@@ -3,9 +3,8 @@
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use super::buildkit::Scene;
 use super::effects::{BUILDS, Stage, finished, holding, said, sha256, written};
-use super::support::{Image, Kind, Place, Ran, Registry, Seed, USER, count, run};
+use super::support::{Image, Kind, Place, Ran, Registry, Scene, Seed, USER, count, run};
 
 /// Real Nix with its libraries in one directory, which runs from anywhere: for an effect.
 fn portable_nix(place: &Place) -> PathBuf {
