@@ -85,6 +85,7 @@ impl Daemon {
             shape: Shape::Plain,
             agent,
             scratch: engine.scratch,
+            outside: llb::Network::Default,
             sandbox_paths: SandboxPaths::Absent,
         };
         let mut slots: Vec<u32> = (0..).take(at_once).collect();

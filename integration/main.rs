@@ -31,6 +31,7 @@ mod kills;
 mod limits;
 mod losses;
 mod matrix;
+mod networks;
 mod outputs;
 mod pipelines;
 mod releases;

@@ -27,7 +27,12 @@ pub fn run(
     let arguments = text(arguments)?;
     let asked = signals::watch()?;
     let engine = engine.settle(&asked)?;
-    let Engine::BuildKit { address, .. } = &engine else {
+    let Engine::BuildKit {
+        address,
+        entitlements,
+        ..
+    } = &engine
+    else {
         return Err(Error::usage("the embedded engine needs no container"));
     };
     if engine.shape() == Shape::Strong {
@@ -52,6 +57,7 @@ pub fn run(
         let exec = lowering.enter(&place, arguments, closure);
         enter::run(
             address,
+            entitlements,
             &exec,
             std::io::stdin(),
             &mut write,

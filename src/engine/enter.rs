@@ -51,6 +51,7 @@ pub enum End {
 /// [`Error::Connect`], [`Error::Daemon`], [`Error::Start`]; [`Error::Cancelled`].
 pub fn run(
     address: &Address,
+    entitlements: &[String],
     exec: &Exec,
     input: impl Read + Send + 'static,
     write: Write<'_>,
@@ -66,7 +67,7 @@ pub fn run(
     };
     runtime.block_on(async {
         let job = tokio::select! {
-            job = open(address) => job?.map_err(refused)?,
+            job = open(address, entitlements) => job?.map_err(refused)?,
             () = cancelled(cancel) => return Err(Error::Cancelled),
         };
         let ended = tokio::select! {
@@ -79,7 +80,10 @@ pub fn run(
     })
 }
 
-async fn open(address: &Address) -> Result<Result<Job, SolveError>, Error> {
+async fn open(
+    address: &Address,
+    entitlements: &[String],
+) -> Result<Result<Job, SolveError>, Error> {
     let daemon = Daemon::connect(address).await?;
     if daemon.version.is_none() {
         // It was seen on Docker 20.10.
@@ -93,7 +97,7 @@ async fn open(address: &Address) -> Result<Result<Job, SolveError>, Error> {
     let opening = Opening {
         reference: reference("enter"),
         session: String::new(),
-        entitlements: Vec::new(),
+        entitlements: entitlements.to_vec(),
     };
     Ok(Job::open(&daemon, opening).await)
 }
@@ -107,7 +111,8 @@ async fn enter(
     let parts = llb::parts(exec);
     // A daemon may take the name as it is for `runc`, which all jobs share.
     let container = reference("container");
-    job.container(&container, parts.mounts).await?;
+    job.container(&container, parts.mounts, parts.network)
+        .await?;
     let process = job.process(&container, parts.meta).await?;
     let (read, given) = channel(1);
     // It may wait for ever; the process does not wait for it.

@@ -183,6 +183,19 @@ pub enum Error {
         /// The effect.
         effect: String,
     },
+    /// Something needs a network on a daemon that has none for it.
+    #[error(
+        "the daemon at `{address}` has no default network, which {what} needs, and does not grant \
+         that of its host: {reason}"
+    )]
+    NoNetwork {
+        /// Where the daemon is.
+        address: String,
+        /// What needs one.
+        what: String,
+        /// Why it does not grant it, in its own words.
+        reason: String,
+    },
     /// A sandbox path that no daemon could bring.
     #[error(
         "the sandbox path `{target}={source_path}` is not in the store: on BuildKit a builder sees the \

@@ -21,6 +21,7 @@ mod logs;
 mod material;
 mod ops;
 mod outcome;
+mod outside;
 mod positions;
 mod prepare;
 mod replan;
