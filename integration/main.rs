@@ -7,6 +7,7 @@
     reason = "a test fails by panicking, and so does what it calls"
 )]
 
+mod agents;
 mod bad_input;
 mod bootstrap;
 mod buildkit;

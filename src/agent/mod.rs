@@ -45,6 +45,7 @@ use link::{Link, Lost};
 use users::Users;
 
 use crate::nix::StorePath;
+use crate::store::agents::{self, Held};
 use crate::store::attempts::{self, Attempt, End, Kind, Verdict};
 use crate::store::{NixDir, PathInfo, Store};
 use crate::tunnel::{self, FromAgent, MachineError, ToAgent};
@@ -59,6 +60,13 @@ pub const USERS: &str = "PONTOON_BUILD_USERS";
 /// The op's environment variable with that of the image at its root: a list in JSON, `NAME=VALUE`
 /// each.
 pub const IMAGE: &str = "PONTOON_IMAGE";
+
+/// The program of every plain op.
+pub const PLAIN_PROGRAM: &str = "/.pontoon/agent";
+/// Where a strong op has the agents of its store; its program is one of them.
+pub const STRONG_PROGRAMS: &str = "/nix/pontoon/agent/";
+/// The file that the agent runs from.
+const PROGRAM: &str = "/proc/self/exe";
 
 /// What of an op's root is the agent's alone.
 pub const OWN: &str = "/.pontoon";
@@ -83,6 +91,8 @@ pub mod exit {
     pub const LOST: i32 = 71;
     /// Its arguments or environment make no sense.
     pub const USAGE: i32 = 64;
+    /// Its own file has been removed from the store: a shell would say so of a missing program.
+    pub const GONE: i32 = 127;
 }
 
 /// What an op tells the agent it wakes.
@@ -231,6 +241,13 @@ pub fn run(orders: &Orders) -> i32 {
     if orders.task == Task::Probe {
         return probe::run(orders);
     }
+    let _lease = match orders.task {
+        Task::Store => match hold(orders.shape) {
+            Some(Held::Gone) => return exit::GONE,
+            lease => lease,
+        },
+        _ => None,
+    };
     let Ok(mut link) = Link::connect(Path::new(tunnel::SOCKET)) else {
         // Nobody to tell: the engine reports the exit code.
         return exit::LOST;
@@ -259,6 +276,16 @@ pub fn run(orders: &Orders) -> i32 {
         Ok(()) => exit::DONE,
         Err(_) => exit::LOST,
     }
+}
+
+/// Keeps the agent's own file in the store for as long as the run lasts, if it is from there. What
+/// cannot be held is only lost sooner.
+fn hold(shape: Shape) -> Option<Held> {
+    let program = fs_err::read_link(PROGRAM).ok()?;
+    let text = program.to_str()?;
+    let is_delivered = text.starts_with(PLAIN_PROGRAM) || text.starts_with(STRONG_PROGRAMS);
+    let held = || agents::hold(&NixDir::new(shape.nix_dir()), Path::new(PROGRAM));
+    is_delivered.then(held)?.ok()
 }
 
 fn open_store(shape: Shape) -> Result<Store, MachineError> {
@@ -310,8 +337,9 @@ impl Agent {
             match self.link.hear()? {
                 ToAgent::Bye => {
                     if task == Task::Store {
-                        // Old records do no harm but to take place.
+                        // Old records and agents do no harm but to take place.
                         let _ = attempts::tidy(self.store.dir());
+                        let _ = agents::tidy(self.store.dir());
                     }
                     return Ok(());
                 }

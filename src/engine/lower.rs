@@ -34,9 +34,9 @@ pub const STORE_DEVICE: &str = "pontoon.dev/store=nix";
 /// The device that brings what `sandbox-paths` ask for.
 pub const SANDBOX_DEVICE: &str = "pontoon.dev/sandbox=paths";
 /// The program of every plain op.
-pub const AGENT: &str = "/.pontoon/agent";
+pub const AGENT: &str = agent::PLAIN_PROGRAM;
 /// Where a strong op has the agents of its store; its program is one of them.
-const AGENTS: &str = "/nix/pontoon/agent/";
+const AGENTS: &str = agent::STRONG_PROGRAMS;
 /// The id of the SSH-forward mount.
 pub const TUNNEL: &str = "pontoon";
 
