@@ -107,7 +107,7 @@ impl Daemon {
                     slots.extend(taken.remove(&end.nonce));
                     ended += 1;
                 }
-                EngineEvent::Fetching(_) => {}
+                EngineEvent::Fetching(_) | EngineEvent::Silent { .. } => {}
                 EngineEvent::Gone { reason } => panic!("the daemon is gone: {reason}"),
             }
         }

@@ -257,6 +257,40 @@ fn a_daemon_that_dies_during_the_import_gets_all_of_it_again() {
 }
 
 #[test]
+fn a_daemon_that_is_frozen_for_a_while_is_told_of_and_waited_for() {
+    let place = Place::new();
+    let scene = Scene::new(&place);
+    let mut gate = Gate::new("frozen");
+    let running = scene.start(&chain(&gate, ""));
+    gate.wait(1);
+    scene.daemon.freeze();
+    std::thread::sleep(Duration::from_secs(18));
+    scene.daemon.thaw();
+    gate.open();
+    let ran = running.end().ok();
+    let silent = "the daemon has not answered for 10 s";
+    assert_eq!(ran.stdout.matches(silent).count(), 1, "{}", ran.report());
+    assert_eq!(lost(&ran), [""; 0], "{}", ran.report());
+    assert_eq!(ran.outcomes()["built"], 3);
+}
+
+#[test]
+fn a_daemon_that_stays_frozen_counts_as_lost() {
+    let place = Place::new();
+    let scene = Scene::new(&place);
+    let gate = Gate::new("stiff");
+    let running = scene.start(&chain(&gate, ""));
+    gate.wait(1);
+    scene.daemon.freeze();
+    let ran = running.end().code(7).says("did not come back");
+    scene.daemon.thaw();
+    assert_eq!(lost(&ran), ["engine"], "{}", ran.report());
+    // Nothing of it goes on once the daemon does.
+    until("its op is gone", || sleeping(&gate.marker).is_empty());
+    scene.verify();
+}
+
+#[test]
 fn a_daemon_that_does_not_come_back_is_waited_for_and_the_wait_can_be_ended() {
     let place = Place::new();
     let mut scene = Scene::new(&place);

@@ -17,6 +17,7 @@ pub mod trim;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::path::PathBuf;
+use std::time::Duration;
 
 pub use crate::agent::Shape;
 
@@ -117,6 +118,13 @@ pub enum EngineEvent {
     Ended(OpEnd),
     /// An op waits for files from outside, as an image's.
     Fetching(Fetch),
+    /// The engine does not answer.
+    Silent {
+        /// For how long.
+        silent: Duration,
+        /// After how long it counts as gone.
+        longest: Duration,
+    },
     /// The engine is gone and with it every op.
     Gone {
         /// What is known of the reason.

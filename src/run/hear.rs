@@ -36,6 +36,15 @@ impl Conductor<'_, '_, '_> {
                 reason: None,
             } => self.deaf(&nonce),
             Happening::Engine(EngineEvent::Ended(end)) => self.op_ended(&end),
+            Happening::Engine(EngineEvent::Silent { silent, longest }) => {
+                self.course.sink.event(&Event::Warning {
+                    text: format!("the daemon has not answered for {} s", silent.as_secs()),
+                    hint: Some(format!(
+                        "its ops are waited for: after {} s it counts as lost",
+                        longest.as_secs()
+                    )),
+                });
+            }
             // The rest ends the run, and the session has made errors of it.
             Happening::Engine(_) | Happening::WrongVersion => {}
         }

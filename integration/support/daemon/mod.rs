@@ -147,6 +147,21 @@ impl<'p> Daemon<'p> {
         self.wait();
     }
 
+    /// Freezes it: it keeps its connections, and answers nobody.
+    pub(crate) fn freeze(&self) {
+        self.signal(Signal::STOP);
+    }
+
+    /// Lets it go on.
+    pub(crate) fn thaw(&self) {
+        self.signal(Signal::CONT);
+    }
+
+    fn signal(&self, signal: Signal) {
+        let pid = i32::try_from(self.child.id()).ok().and_then(Pid::from_raw);
+        kill_process(pid.expect("a process id is positive"), signal).unwrap();
+    }
+
     /// Kills it, as a machine that runs out of memory would.
     pub(crate) fn kill(&mut self) {
         self.child.kill().unwrap();
