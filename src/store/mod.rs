@@ -53,7 +53,7 @@ use layout::Layout;
 pub use layout::refuse_symlinks;
 pub use locks::{GcLock, KeptOut, OutputLocks};
 pub use roots::Roots;
-pub use slots::Slot;
+pub use slots::{Occupied, Slot};
 pub use temp_roots::TempRoots;
 pub use wait::{Held, Notice, Wait};
 

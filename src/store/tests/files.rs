@@ -167,6 +167,25 @@ fn old_records_go_but_never_an_effect_nobody_knows_the_end_of() {
 }
 
 #[test]
+fn a_slot_with_a_builder_in_it_is_neither_leased_nor_swept() {
+    let scene = Scene::new();
+    drop(scene.open());
+    let lease = Slot::lease(&scene.dir).unwrap();
+    let (number, made) = (lease.number(), lease.store_dir().join("made"));
+    let occupied = Occupied::begin(&scene.dir, number).unwrap().unwrap();
+    assert!(Occupied::begin(&scene.dir, number).unwrap().is_none());
+    fs_err::write(&made, "").unwrap();
+    // Whoever leased it dies, and the builder is still at it.
+    drop(lease);
+    assert!(Slot::try_lease(&scene.dir, number).unwrap().is_none());
+    assert_ne!(Slot::lease(&scene.dir).unwrap().number(), number);
+    assert!(made.exists());
+    drop(occupied);
+    assert_eq!(Slot::lease(&scene.dir).unwrap().number(), number);
+    assert!(!made.exists());
+}
+
+#[test]
 fn a_slot_is_leased_once_and_swept() {
     let scene = Scene::new();
     drop(scene.open());
