@@ -39,4 +39,5 @@ mod releases;
 mod roots;
 mod strong;
 mod support;
+mod unknown;
 mod users;

@@ -321,6 +321,7 @@ impl Agent {
             id: format!("{}-{}", self.nonce, self.attempts),
             node: node.to_owned(),
             kind,
+            pipeline: None,
             run: run.to_owned(),
             pid: std::process::id(),
             started: now(),

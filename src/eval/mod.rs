@@ -25,6 +25,7 @@ pub mod facts;
 pub mod installable;
 pub mod log;
 pub mod nix;
+pub mod origin;
 pub mod pipelines;
 pub mod process;
 pub mod quote;

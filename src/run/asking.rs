@@ -145,11 +145,19 @@ impl Session<'_> {
         }
     }
 
-    /// Returns what earlier runs left of these effects that nobody knows the outcome of, and that
-    /// nobody was told of.
-    pub(super) fn unsettled(&mut self, effects: Vec<String>) -> Result<Vec<AttemptFacts>, Error> {
-        let run = self.options.run.clone();
-        match self.ask(&ToAgent::Unsettled { run, effects })? {
+    /// Returns what earlier runs left of a pipeline's effects that nobody knows the outcome of, and
+    /// that nobody was told of.
+    pub(super) fn unsettled(
+        &mut self,
+        pipeline: &str,
+        effects: &[String],
+    ) -> Result<Vec<AttemptFacts>, Error> {
+        let question = ToAgent::Unsettled {
+            run: self.options.run.clone(),
+            pipeline: pipeline.to_owned(),
+            effects: effects.to_vec(),
+        };
+        match self.ask(&question)? {
             FromAgent::Attempts { attempts } => Ok(attempts),
             other => Err(self.unexpected(&other)),
         }

@@ -191,6 +191,7 @@ impl Conductor<'_, '_, '_> {
         EffectJob {
             name: name.clone(),
             run: self.course.options.run.clone(),
+            pipeline: self.course.pipeline.map(|run| run.origin.clone()),
             command: effect.command.clone(),
             environment: environment(effect),
             tools: tools(effect),

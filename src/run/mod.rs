@@ -119,6 +119,8 @@ pub enum OnFailure {
 pub struct PipelineRun {
     /// The pipeline.
     pub pipeline: Pipeline,
+    /// Which pipeline it is, among all that run on one store.
+    pub origin: String,
     /// Values by effect, then by name.
     pub secrets: BTreeMap<String, BTreeMap<String, SecretValue>>,
 }

@@ -141,12 +141,14 @@ pub enum ToAgent {
         /// Their ids.
         ids: Vec<String>,
     },
-    /// Which attempts of these effects, by earlier runs, have an outcome that nobody knows and was
-    /// told of? It is noted as for `Attempts`.
+    /// Which attempts of effects of this pipeline, by earlier runs, have an outcome that nobody knows
+    /// and was told of? It is noted as for `Attempts`.
     Unsettled {
         /// The run's id.
         run: String,
-        /// Names of effects.
+        /// Which pipeline it is.
+        pipeline: String,
+        /// The names of its effects, for records that do not say whose they are.
         effects: Vec<String>,
     },
     /// Build one derivation.
@@ -289,6 +291,8 @@ pub struct EffectJob {
     pub name: String,
     /// The run's id, for the attempt's record.
     pub run: String,
+    /// Which pipeline it is of, for the attempt's record.
+    pub pipeline: Option<String>,
     /// Program and arguments.
     pub command: Vec<String>,
     /// Its environment. Without a `PATH` it gets that of the image at its root, after its tools.

@@ -47,6 +47,7 @@ fn attempt(id: &str, kind: Kind, started: u64) -> Attempt {
         id: id.to_owned(),
         node: "node".to_owned(),
         kind,
+        pipeline: None,
         run: "run".to_owned(),
         pid: 1,
         started,
@@ -96,7 +97,7 @@ fn an_attempt_is_running_then_ended_or_unknown() {
     assert_eq!(all, [cut, dead, good]);
     let text = fs_err::read_to_string(scene.dir.attempts().join("good.json")).unwrap();
     assert!(
-        text.starts_with(r#"{"version":1,"id":"good","node":"node","kind":"build""#),
+        text.starts_with(r#"{"version":2,"id":"good","node":"node","kind":"build""#),
         "{text}"
     );
 }
