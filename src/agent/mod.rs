@@ -10,7 +10,7 @@
 //! | `effect NAME` | one effect |
 //! | `probe` | none: it tells what the op sees ([`probe`]) |
 //!
-//! `install` and `export` have no tunnel and no job: see [`install`] and [`export`].
+//! `install`, `export` and `enter` have no job: see [`install`], [`export`] and [`entered`].
 //!
 //! In *strong* the op holds the whole store at `/nix` and the agent makes a sandbox for each
 //! derivation ([`room`]). In *plain* the op is the sandbox: the store is at `/.pontoon/store`,
@@ -20,6 +20,7 @@
 
 pub mod build;
 pub mod effect;
+pub mod entered;
 pub mod export;
 pub mod housekeeping;
 pub mod image;

@@ -53,16 +53,14 @@ pub fn run(
         asked: &asked,
     };
     let options = session.options(session::run_id()?)?;
-    let ended = run::with_closure(&options, &place.path, |lowering, closure| {
+    let ended = run::with_closure(&options, &place.path, |lowering, closure, lifeline| {
         let exec = lowering.enter(&place, arguments, closure);
-        enter::run(
+        let place = enter::Where {
             address,
             entitlements,
-            &exec,
-            std::io::stdin(),
-            &mut write,
-            &asked.cancel(),
-        )
+            lifeline,
+        };
+        enter::run(place, &exec, std::io::stdin(), &mut write, &asked.cancel())
     });
     match ended.map_err(|error| failure::run(error, &asked))? {
         None => {

@@ -219,14 +219,15 @@ impl Lowering {
     }
 
     /// Lowers a program of the store that runs in a container, which is no op: it sees its closure
-    /// and an empty, writable root. The agent chooses the program and becomes it.
+    /// and an empty, writable root. The agent chooses the program, and ends it with its lifeline.
     pub fn enter(&self, place: &InStore, arguments: Vec<String>, closure: &[StorePath]) -> Exec {
         let mut exec = self.exec(&["enter", &place.to_string()], "enter", Reach::Network);
         exec.args.extend(arguments);
         exec.env = vec![("HOME".to_owned(), "/tmp".to_owned())];
-        // It has no use for the whole store, nor for a tunnel.
+        // It has no use for the whole store.
+        let kept = ["/", AGENT, tunnel::SOCKET];
         exec.mounts
-            .retain(|mount| ["/", AGENT].contains(&mount.dest.as_str()));
+            .retain(|mount| kept.contains(&mount.dest.as_str()));
         exec.mounts[0].output = None;
         exec.mounts.push(self.memory("/tmp", BUILD_SIZE));
         for path in closure {

@@ -8,6 +8,7 @@ pub mod buildkit;
 pub mod device;
 pub mod embedded;
 pub mod enter;
+pub mod lifeline;
 pub mod lower;
 pub mod offer;
 pub mod probe;
@@ -215,6 +216,9 @@ pub enum Error {
         /// What it is on this machine.
         source_path: String,
     },
+    /// What a program in a container hangs on could not be made.
+    #[error("cannot make the socket that ends a program with this command")]
+    Lifeline(#[source] std::io::Error),
     /// Its process could not be started.
     #[error("cannot start the engine's process")]
     Start(#[source] std::io::Error),

@@ -22,6 +22,8 @@ use crate::tunnel::{MachineError, SandboxPath};
 const PREFIX: &str = "pontoon-run-";
 /// The tunnel's socket.
 const SOCKET: &str = "tunnel";
+/// What a program in a container hangs on.
+const LIFELINE: &str = "lifeline";
 /// Where roots are mounted.
 const SCRATCH: &str = "root";
 
@@ -55,6 +57,11 @@ impl Directory {
     /// Where the tunnel's socket is.
     pub(super) fn socket(&self) -> PathBuf {
         self.path.join(SOCKET)
+    }
+
+    /// Where another socket may be.
+    pub(super) fn lifeline(&self) -> PathBuf {
+        self.path.join(LIFELINE)
     }
 
     /// The empty directory for the roots of ops.
@@ -109,7 +116,9 @@ fn sweep(parent: &Path) {
 
 /// Removes a run's directory, and nothing that no run makes: with anything else in it, it stays.
 fn remove(directory: &Path) {
-    let _ = fs_err::remove_file(directory.join(SOCKET));
+    for socket in [SOCKET, LIFELINE] {
+        let _ = fs_err::remove_file(directory.join(socket));
+    }
     let _ = fs_err::remove_dir(directory.join(SCRATCH));
     let _ = fs_err::remove_dir(directory);
 }

@@ -43,7 +43,7 @@ pub(super) struct Session<'a> {
     /// The store's agent, or the engine, is known to be gone.
     over: bool,
     /// Where the socket and the mount point are; removed at the end.
-    _directory: Directory,
+    pub(super) directory: Directory,
     _listening: Listening,
 }
 
@@ -94,7 +94,7 @@ impl<'a> Session<'a> {
             store_nonce,
             nonces: 0,
             over: false,
-            _directory: directory,
+            directory,
             _listening: listening,
         })
     }
