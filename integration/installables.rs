@@ -16,7 +16,7 @@ exec -a $name /usr/bin/nix \"$@\"
 ";
 
 /// What the command itself may take, whatever `nix` takes.
-const MEMORY_KIB: u64 = 96 << 10;
+const MEMORY_KIB: u64 = 128 << 10;
 
 /// Where `many.nix` is in the flake, each for a third of what is asked for.
 const FLAKE: &str = r"{
@@ -259,8 +259,14 @@ const IN_SETS: [&str; 6] = [
     "#packages.x86_64-linux.old.inner",
 ];
 
-/// Wherever it is, it is what it is alone.
-fn same_as_alone(scene: &Nix<'_>, place: &Place, before: &[&str], things: &[String]) {
+/// Checks that with every Nix they are together what each is alone; returns what the last one says.
+fn same_as_alone(
+    scene: &Nix<'_>,
+    place: &Place,
+    before: &[&str],
+    things: &[String],
+) -> BTreeMap<String, Value> {
+    let mut last = BTreeMap::new();
     for release in Release::all() {
         let plan = |things: &[String]| {
             let mut command: Command = scene.pontoon(&["plan", "--json"]);
@@ -277,7 +283,9 @@ fn same_as_alone(scene: &Nix<'_>, place: &Place, before: &[&str], things: &[Stri
             .flat_map(|one| plan(std::slice::from_ref(one)));
         let alone: BTreeMap<String, Value> = alone.collect();
         assert_eq!(together, alone, "{}", release.name());
+        last = together;
     }
+    last
 }
 
 #[test]
@@ -331,6 +339,31 @@ fn many_outputs_of_a_flake_are_what_each_is_alone() {
         let things = OUTPUTS.iter().chain(in_sets);
         let things: Vec<String> = things.map(|thing| format!("{flake}{thing}")).collect();
         same_as_alone(&nix, &place, &[], &things);
+    }
+}
+
+/// The system that Nix's settings name, and not we, is the one whose packages are meant.
+#[test]
+fn many_outputs_of_a_flake_are_of_the_system_in_the_settings() {
+    let place = Place::new();
+    let nix = Nix::new(&place, "store", BuildUsers::Group).with_setting("system = i686-linux");
+    let text = r#"{
+      outputs = { self }: let
+        MAKE
+        of = system: builtins.listToAttrs (map
+          (name: { inherit name; value = make "${name}-${system}" { inherit system; }; })
+          [ "a" "b" "c" "d" "e" "f" ]);
+      in {
+        packages.i686-linux = of "i686-linux";
+        packages.x86_64-linux = of "x86_64-linux";
+      };
+    }"#;
+    place.write("flake/flake.nix", text.replace("MAKE", MAKE));
+    let flake = format!("path:{}", place.at("flake").display());
+    let things = ["a", "b", "c", "d", "e", "f"].map(|name| format!("{flake}#{name}"));
+    for root in same_as_alone(&nix, &place, &[], &things).values() {
+        let drv = root["drv"].as_str().unwrap();
+        assert!(drv.ends_with("-i686-linux.drv"), "{drv}");
     }
 }
 
