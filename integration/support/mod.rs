@@ -10,6 +10,7 @@
 //! | a real daemon of some [`Kind`], and its store as it lies on disk | [`Daemon`] |
 //! | one that is the engine, and something in its builders' `/bin` | [`Scene`] |
 //! | a registry that it can reach, and a small image | [`Registry`], [`Image`] |
+//! | the demo's receiver, where its effects reach it | [`Receiver`] |
 //! | another version of Nix | [`Release`] |
 //! | a derivation that builds until it is let go | [`Held`] |
 //! | a random graph of derivations | [`graph()`] |
@@ -32,7 +33,7 @@ mod rows;
 mod scene;
 mod user;
 
-pub(crate) use daemon::{Daemon, Image, Kind, Registry, USER, processes_with};
+pub(crate) use daemon::{Daemon, Image, Kind, Receiver, Registry, USER, processes_with};
 pub(crate) use graph::graph;
 pub(crate) use held::Held;
 pub(crate) use nix::{BuildUsers, Nix, sandbox_paths};
