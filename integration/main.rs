@@ -37,4 +37,5 @@ mod releases;
 mod roots;
 mod strong;
 mod support;
+mod tunnel;
 mod users;

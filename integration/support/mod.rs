@@ -11,6 +11,7 @@
 //! | one that is the engine, and something in its builders' `/bin` | [`Scene`] |
 //! | a registry that it can reach, and a small image | [`Registry`], [`Image`] |
 //! | the demo's receiver, where its effects reach it | [`Receiver`] |
+//! | somebody hostile between agents and conductor | [`Meddler`] |
 //! | another version of Nix | [`Release`] |
 //! | a derivation that builds until it is let go | [`Held`] |
 //! | a random graph of derivations | [`graph()`] |
@@ -24,6 +25,7 @@
 mod daemon;
 mod graph;
 mod held;
+mod meddler;
 mod nix;
 mod place;
 mod process;
@@ -36,6 +38,7 @@ mod user;
 pub(crate) use daemon::{Daemon, Image, Kind, Receiver, Registry, USER, processes_with};
 pub(crate) use graph::graph;
 pub(crate) use held::Held;
+pub(crate) use meddler::{Meddler, Passing};
 pub(crate) use nix::{BuildUsers, Nix, sandbox_paths};
 pub(crate) use place::Place;
 pub(crate) use process::{Ran, Running, run, until};
