@@ -17,11 +17,13 @@
 //! | a random graph of derivations | [`graph()`] |
 //! | what a store says of its paths, as rows and as `nix path-info` | [`rows`], [`Nix::path_info`] |
 //! | an ordinary user, with or without subordinate ids | [`User`] |
+//! | another time of day for a command and all that it starts | [`later`] |
 //! | random choices, and how many of them | [`Seed`], [`count`] |
 //! | no process of ours left behind | [`Place::assert_no_process_left`] |
 //!
 //! Nothing here knows what Pontoon should do: that is for the tests to say.
 
+mod clock;
 mod daemon;
 mod graph;
 mod held;
@@ -35,6 +37,7 @@ mod rows;
 mod scene;
 mod user;
 
+pub(crate) use clock::{DAY, YEAR, later};
 pub(crate) use daemon::{Daemon, Image, Kind, Receiver, Registry, USER, processes_with};
 pub(crate) use graph::graph;
 pub(crate) use held::Held;
