@@ -7,7 +7,7 @@ use std::time::{Duration, SystemTime};
 use rusqlite::Connection;
 
 use super::support::{
-    DAY, Daemon, Kind, Place, Ran, Running, Scene, later, processes_with, run, until,
+    DAY, Daemon, Kind, Place, Ran, Running, Scene, later, make_foreign, processes_with, run, until,
 };
 
 /// A derivation of a shell script, as an expression.
@@ -167,5 +167,27 @@ fn clocks_may_be_a_day_off() {
         let again = build(&scene, "first", "echo > $out").ok();
         assert_eq!(again.outcomes().get("built"), None, "{}", again.report());
         builds(&scene, name);
+    }
+}
+
+/// The agent lies in the store under a name made from its content; what is there need not be that.
+#[test]
+fn an_agent_that_cannot_be_executed_is_told_of() {
+    for kind in [Kind::BuildKit, Kind::Docker20, Kind::BuildKitStrong] {
+        let place = Place::new();
+        let scene = Scene::of(kind, &place);
+        builds(&scene, "before");
+        let agents = scene.daemon.nix_dir().join("pontoon/agent");
+        let agents = fs_err::read_dir(agents).unwrap();
+        let agent = agents.map(|entry| entry.unwrap().path()).next().unwrap();
+        let whole = fs_err::read(&agent).unwrap();
+        make_foreign(&agent);
+        let ran = build(&scene, "foreign", "echo > $out").code(7);
+        let text = ran.stderr.to_lowercase();
+        assert!(text.contains("exec format error"), "{}", ran.report());
+        // Once it is gone, a good one is delivered.
+        fs_err::remove_file(&agent).unwrap();
+        builds(&scene, "after");
+        assert_eq!(fs_err::read(&agent).unwrap(), whole, "{kind:?}");
     }
 }

@@ -6,6 +6,7 @@ mod daemons;
 mod derivations;
 mod evaluation;
 mod machine;
+mod old_daemon;
 mod scene;
 mod sizes;
 mod stores;

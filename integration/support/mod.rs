@@ -14,6 +14,7 @@
 //! | somebody hostile between agents and conductor | [`Meddler`] |
 //! | another version of Nix | [`Release`] |
 //! | a derivation that builds until it is let go | [`Held`] |
+//! | a program for another kind of machine | [`make_foreign`] |
 //! | a random graph of derivations | [`graph()`] |
 //! | what a store says of its paths, as rows and as `nix path-info` | [`rows`], [`Nix::path_info`] |
 //! | an ordinary user, with or without subordinate ids | [`User`] |
@@ -25,6 +26,7 @@
 
 mod clock;
 mod daemon;
+mod foreign;
 mod graph;
 mod held;
 mod meddler;
@@ -39,6 +41,7 @@ mod user;
 
 pub(crate) use clock::{DAY, YEAR, later};
 pub(crate) use daemon::{Daemon, Image, Kind, Receiver, Registry, USER, processes_with};
+pub(crate) use foreign::make_foreign;
 pub(crate) use graph::graph;
 pub(crate) use held::Held;
 pub(crate) use meddler::{Meddler, Passing};
