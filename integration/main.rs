@@ -39,5 +39,6 @@ mod releases;
 mod roots;
 mod strong;
 mod support;
+mod tunnel;
 mod unknown;
 mod users;

@@ -7,7 +7,7 @@ use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use super::super::support::count;
+use super::super::support::{count, make_foreign};
 use super::setting::{Way, Who};
 use super::{
     Nix, Place, SETTINGS, Setting, Ways, assert_equal_stores, assert_nix_agrees, files,
@@ -33,6 +33,9 @@ impl Fixture {
             .arg(&attempts)
             .arg(folder.join("attempts.c")))
         .ok();
+        let foreign = place.at("foreign");
+        fs_err::copy(&attempts, &foreign).unwrap();
+        make_foreign(&foreign);
         let text = fs_err::read_to_string(folder.join("builders.nix")).unwrap();
         place.write("builders.nix", text);
         let port = listen();
@@ -169,7 +172,7 @@ fn bad_builders_end_as_in_nix() {
     kinds.dedup();
     assert_eq!(kinds, [1, 100, 102]);
     // The log of what cannot be executed is, in 2.8, an error as Nix sends it between processes.
-    let unstarted = ["directory", "missing", "relative"];
+    let unstarted = ["directory", "foreign", "missing", "relative"];
     let logged: Vec<&str> = drvs
         .iter()
         .filter(|(name, _)| !unstarted.contains(&name.as_str()) && !name.contains("dependent"))

@@ -156,7 +156,7 @@ impl Agent {
                 services.broken = Some(MachineError::of(&error));
             }
         }
-        data.skip_rest().map_err(Lost::Broken)?;
+        data.skip_rest()?;
         services.bytes += data.count;
         Ok(())
     }

@@ -38,6 +38,7 @@ pub mod watch;
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::io::Write as _;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -275,7 +276,20 @@ pub fn run(orders: &Orders) -> i32 {
     };
     match agent.greet(orders).and_then(|()| agent.serve(orders.task)) {
         Ok(()) => exit::DONE,
-        Err(_) => exit::LOST,
+        Err(lost) => {
+            tell_why(&lost);
+            exit::LOST
+        }
+    }
+}
+
+/// Writes to the op's standard error what came instead of the protocol: the engine has last words
+/// from there, and through the tunnel nothing can be said any more. Where it only ended there is
+/// nothing to tell.
+fn tell_why(lost: &Lost) {
+    if matches!(lost, Lost::Protocol(_) | Lost::OutOfPlace { .. }) {
+        let text = format!("pontoon: {}\n", MachineError::of(lost).text);
+        let _ = std::io::stderr().write_all(text.as_bytes());
     }
 }
 
@@ -308,7 +322,10 @@ impl Agent {
             instance: identity.instance.clone(),
         })?;
         match self.link.hear()? {
-            ToAgent::Welcome { version } if version == tunnel::VERSION => Ok(()),
+            ToAgent::Welcome { version } if version == tunnel::VERSION => {
+                self.link.greeted();
+                Ok(())
+            }
             _ => Err(Lost::OutOfPlace {
                 what: "no welcome of this version",
             }),

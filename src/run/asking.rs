@@ -172,6 +172,7 @@ struct Sending<'a> {
     broken: Option<String>,
 }
 
+/// The most bytes of a NAR in one frame.
 const CHUNK: usize = 256 << 10;
 
 impl Sending<'_> {
@@ -181,13 +182,11 @@ impl Sending<'_> {
     }
 
     fn send(&mut self) -> std::io::Result<()> {
-        if !self.buffer.is_empty() {
-            let sent = self.speaker.data(&self.buffer);
-            self.broken = sent.as_ref().err().map(ToString::to_string);
-            self.buffer.clear();
-            return sent;
-        }
-        Ok(())
+        let mut pieces = self.buffer.chunks(CHUNK);
+        let sent = pieces.try_for_each(|piece| self.speaker.data(piece));
+        self.broken = sent.as_ref().err().map(ToString::to_string);
+        self.buffer.clear();
+        sent
     }
 }
 

@@ -4,7 +4,7 @@
 
 use std::collections::BTreeSet;
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::event::Failure;
 use crate::nix::StorePath;
@@ -390,8 +390,18 @@ pub enum EffectResult {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
 #[error("{text}")]
 pub struct MachineError {
-    /// What failed, causes included.
+    /// What failed, causes included; what is longer than anybody reads is cut off.
+    #[serde(deserialize_with = "readable")]
     pub text: String,
+}
+
+/// The most bytes of an error's text.
+const READABLE: usize = 16 << 10;
+
+fn readable<'de, D: Deserializer<'de>>(from: D) -> Result<String, D::Error> {
+    let mut text = String::deserialize(from)?;
+    text.truncate(text.floor_char_boundary(READABLE));
+    Ok(text)
 }
 
 impl MachineError {

@@ -18,6 +18,7 @@
 mod buildkit;
 mod docker;
 mod image;
+mod receiver;
 mod registry;
 
 use std::collections::BTreeMap;
@@ -29,6 +30,7 @@ use fs_err as fs;
 pub(crate) use image::Image;
 use pontoon::engine::device::{Setup, Users};
 use pontoon::engine::embedded::machine::Accounts;
+pub(crate) use receiver::Receiver;
 pub(crate) use registry::{Registry, USER};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
@@ -52,6 +54,11 @@ impl Kind {
     pub(crate) const PLAIN: [Self; 3] = [Self::BuildKit, Self::Docker20, Self::Docker29];
     /// Those that grant what the strong shape needs.
     pub(crate) const STRONG: [Self; 2] = [Self::BuildKitStrong, Self::Docker29Strong];
+
+    /// All of both.
+    pub(crate) fn all() -> Vec<Self> {
+        [&Self::PLAIN[..], &Self::STRONG].concat()
+    }
 
     /// Whether it grants what the strong shape needs.
     pub(crate) fn is_strong(self) -> bool {
