@@ -12,7 +12,7 @@ use http::{HeaderValue, Request, Response};
 use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo};
-use prost::bytes::Bytes;
+use prost::bytes::BytesMut;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, ReadHalf, WriteHalf};
 use tokio::sync::mpsc::{Sender, channel};
 use tokio_stream::wrappers::ReceiverStream;
@@ -139,12 +139,13 @@ async fn inward(
 
 /// From our server to the daemon.
 async fn outward(mut reading: ReadHalf<DuplexStream>, outgoing: Sender<BytesMessage>) {
-    let mut buffer = vec![0; CHUNK];
+    let mut buffer = BytesMut::new();
     loop {
-        match reading.read(&mut buffer).await {
+        buffer.reserve(CHUNK);
+        match reading.read_buf(&mut buffer).await {
             Ok(0) | Err(_) => return,
-            Ok(count) => {
-                let data = Bytes::copy_from_slice(&buffer[..count]);
+            Ok(_) => {
+                let data = buffer.split().freeze();
                 if outgoing.send(BytesMessage { data }).await.is_err() {
                     return;
                 }

@@ -6,7 +6,7 @@
 use std::path::PathBuf;
 use std::pin::Pin;
 
-use prost::bytes::Bytes;
+use prost::bytes::BytesMut;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixStream;
 use tokio::net::unix::OwnedReadHalf;
@@ -85,12 +85,13 @@ impl Ssh for Forward {
 }
 
 async fn outward(mut reading: OwnedReadHalf, tell: &Sender<Result<BytesMessage, Status>>) {
-    let mut buffer = vec![0; CHUNK];
+    let mut buffer = BytesMut::new();
     loop {
-        match reading.read(&mut buffer).await {
+        buffer.reserve(CHUNK);
+        match reading.read_buf(&mut buffer).await {
             Ok(0) | Err(_) => return,
-            Ok(count) => {
-                let data = Bytes::copy_from_slice(&buffer[..count]);
+            Ok(_) => {
+                let data = buffer.split().freeze();
                 if tell.send(Ok(BytesMessage { data })).await.is_err() {
                     return;
                 }
