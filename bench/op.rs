@@ -44,7 +44,7 @@ impl Daemon {
     /// Runs one `nix-build` of a file in one op, and says how many milliseconds it took. Its store
     /// is a cache mount, and it has no sandbox of its own.
     pub fn nix_build(&self, place: &Place, file: &Path, tag: &str) -> f64 {
-        self.run(1, 1, tag, |_, _, _| nix_build(place, file))
+        self.run(1, 1, tag, |_, _, nonce| nix_build(place, file, nonce))
     }
 
     fn run(
@@ -143,7 +143,7 @@ fn bare(lowering: &Lowering, needs: &StorePath, slot: u32, nonce: &str) -> (Exec
 }
 
 /// `RUN --mount=type=cache,target=/nix nix-build FILE`, with the machine's Nix.
-fn nix_build(place: &Place, file: &Path) -> (Exec, Metadata) {
+fn nix_build(place: &Place, file: &Path, nonce: &str) -> (Exec, Metadata) {
     let store = MountKind::Cache {
         id: "bench-nix".to_owned(),
         sharing: Sharing::Shared,
@@ -152,6 +152,8 @@ fn nix_build(place: &Place, file: &Path) -> (Exec, Metadata) {
         ("HOME", "/tmp".to_owned()),
         ("NIX_CONF_DIR", place.shown().display().to_string()),
         ("PATH", "/usr/bin:/bin".to_owned()),
+        // Nothing cached answers for it.
+        ("NONCE", nonce.to_owned()),
     ];
     let exec = Exec {
         args: vec![

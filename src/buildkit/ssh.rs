@@ -6,7 +6,7 @@
 use std::path::PathBuf;
 use std::pin::Pin;
 
-use prost::bytes::BytesMut;
+use prost::bytes::{BufMut, BytesMut};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixStream;
 use tokio::net::unix::OwnedReadHalf;
@@ -14,13 +14,12 @@ use tokio::sync::mpsc::{Sender, channel};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming};
 
+use super::PIECE;
 use super::protocol::moby::sshforward::v1::ssh_server::Ssh;
 use super::protocol::moby::sshforward::v1::{BytesMessage, CheckAgentRequest, CheckAgentResponse};
 
-/// How much is read at a time.
-const CHUNK: usize = 64 << 10;
-/// How many chunks may wait for the daemon.
-const WAITING: usize = 16;
+/// How many pieces may wait for the daemon.
+const WAITING: usize = 32;
 
 /// Leads every connection to a socket.
 #[derive(Debug, Clone)]
@@ -87,8 +86,8 @@ impl Ssh for Forward {
 async fn outward(mut reading: OwnedReadHalf, tell: &Sender<Result<BytesMessage, Status>>) {
     let mut buffer = BytesMut::new();
     loop {
-        buffer.reserve(CHUNK);
-        match reading.read_buf(&mut buffer).await {
+        buffer.reserve(PIECE);
+        match reading.read_buf(&mut (&mut buffer).limit(PIECE)).await {
             Ok(0) | Err(_) => return,
             Ok(_) => {
                 let data = buffer.split().freeze();
