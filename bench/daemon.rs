@@ -132,9 +132,7 @@ fn machine(shown: &Path) -> Value {
     let mounts: Vec<Value> = programs
         .into_iter()
         .chain([shown])
-        .map(|path| {
-            json!({ "hostPath": path, "containerPath": path, "options": ["bind", "ro"] })
-        })
+        .map(|path| json!({ "hostPath": path, "containerPath": path, "options": ["bind", "ro"] }))
         .collect();
     json!({
         "cdiVersion": "0.6.0",

@@ -74,7 +74,9 @@ fn rows(place: &Place, load: &Load, rounds: usize) -> Vec<Row> {
     for round in 0..rounds {
         for side in sides(round) {
             if side == Side::Pontoon {
-                embedded.side(side).push(on_this_machine(place, load, &store));
+                embedded
+                    .side(side)
+                    .push(on_this_machine(place, load, &store));
                 remove(&store);
                 plain.side(side).push(on_a_daemon(place, load));
             } else {
@@ -150,7 +152,10 @@ fn dump(place: &Place, load: &Load, file: &Path) {
     let script = "ulimit -s 32768; nix-store --store \"$0\" --query --requisites \"$@\" \
                   | xargs -x -s 5000000 nix-store --store \"$0\" --export";
     let mut command = Command::new("sh");
-    command.args(["-ec", script]).arg(&load.from).args(&load.drvs);
+    command
+        .args(["-ec", script])
+        .arg(&load.from)
+        .args(&load.drvs);
     place.surround(&mut command);
     let export = fs::File::create(file).expect("the directory is ours");
     command.stdout(Stdio::from(export.into_file()));

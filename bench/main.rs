@@ -12,6 +12,7 @@
 //! | [`plan`] | a graph of nixpkgs' shape ([`nixpkgs`]) is planned | Nix |
 //! | [`plain`] | trivial derivations on a daemon that grants nothing | bare ops |
 //! | [`strong`] | trivial derivations on a daemon that grants what we ask for | one `nix-build` in one op |
+//! | [`runner`] | what a runner fetches whose daemon has all | `nix copy` |
 //! | [`imports`] | a large source, many `.drv` files | `nix-store --import` |
 //!
 //! What is built are trivial derivations ([`expression`]) but in the bootstrap: what is timed is
@@ -43,6 +44,7 @@ mod op;
 mod plain;
 mod plan;
 mod row;
+mod runner;
 mod side;
 mod strong;
 
@@ -79,6 +81,7 @@ fn main() {
     if on_daemon > 0 {
         show(plain::rows(&place, size, on_daemon));
         show(strong::rows(&place, size, on_daemon));
+        show(vec![runner::row(&place)]);
         let megabytes = setting("PONTOON_BENCH_IMPORT", 500);
         if megabytes > 0 {
             show(imports::source(&place, megabytes, on_daemon));

@@ -144,6 +144,12 @@ fn bare(lowering: &Lowering, needs: &StorePath, slot: u32, nonce: &str) -> (Exec
 
 /// `RUN --mount=type=cache,target=/nix nix-build FILE`, with the machine's Nix.
 fn nix_build(place: &Place, file: &Path, nonce: &str) -> (Exec, Metadata) {
+    let program = "/usr/bin/nix-build";
+    // A Nix that lies in /nix would be hidden by the op's own store.
+    assert!(
+        Path::new(program).exists(),
+        "Debian's Nix is to be installed"
+    );
     let store = MountKind::Cache {
         id: "bench-nix".to_owned(),
         sharing: Sharing::Shared,
@@ -157,11 +163,13 @@ fn nix_build(place: &Place, file: &Path, nonce: &str) -> (Exec, Metadata) {
     ];
     let exec = Exec {
         args: vec![
-            "/usr/bin/nix-build".to_owned(),
+            program.to_owned(),
             "--no-out-link".to_owned(),
             file.display().to_string(),
         ],
-        env: variables.map(|(name, value)| (name.to_owned(), value)).to_vec(),
+        env: variables
+            .map(|(name, value)| (name.to_owned(), value))
+            .to_vec(),
         cwd: "/tmp".to_owned(),
         user: String::new(),
         hostname: None,

@@ -1,10 +1,11 @@
 //! A daemon that grants nothing: our ops beside bare ones, and what the agent costs once.
 
+use pontoon::engine::Shape as Isolation;
+
 use super::daemon::Daemon;
 use super::expression::{Shape, with_tools};
 use super::row::{Bar, Row};
 use super::side::{PONTOON, Place, Side, sides, timed};
-use pontoon::engine::Shape as Isolation;
 
 /// How many ops run at once, row by row.
 const AT_ONCE: [usize; 2] = [2, 4];
@@ -28,7 +29,11 @@ fn delivery(place: &Place, rounds: usize) -> Vec<Row> {
         let daemon = Daemon::start(place, Isolation::Plain);
         let store = place.dir.join("store");
         for side in [Side::Pontoon, Side::Other] {
-            let which = if side == Side::Pontoon { "first" } else { "next" };
+            let which = if side == Side::Pontoon {
+                "first"
+            } else {
+                "next"
+            };
             let text = Shape::Wide.expression(1, &format!("{which}-{round}"));
             let file = place.write(which, &with_tools(&text, &place.tools()));
             let drv = place.instantiate(&file, &store);
@@ -60,18 +65,18 @@ fn ops(place: &Place, size: usize, rounds: usize) -> Vec<Row> {
             let file = place.write("plain", &with_tools(&text, &place.tools()));
             let drv = place.instantiate(&file, &store);
             for side in sides(round) {
-                let (build, again) = if side == Side::Pontoon {
-                    let build = || {
+                let (first, again) = if side == Side::Pontoon {
+                    let run = || {
                         let mut command = daemon.build(place, &store, at_once);
                         command.arg(&drv);
                         timed(command)
                     };
-                    (build(), build())
+                    (run(), run())
                 } else {
                     let many = daemon.bare(size, at_once, &needs, &format!("many-{tag}"));
                     (many, daemon.bare(1, 1, &needs, &format!("one-{tag}")))
                 };
-                built.side(side).push(build);
+                built.side(side).push(first);
                 valid.side(side).push(again);
             }
             eprintln!("plain, {at_once} at once: round {} of {rounds}", round + 1);

@@ -113,11 +113,18 @@ struct Cells<'a> {
 
 impl Cells<'_> {
     fn line(&self) -> String {
-        let Self { name, ours, theirs, .. } = self;
-        let Self { beside, ratio, bar, missed, .. } = self;
-        let line = format!(
-            "{name:<38}{ours:>22}{theirs:>22}  {beside:<22}{ratio:>6}{bar:>6} {missed}"
-        );
+        let Self {
+            name, ours, theirs, ..
+        } = self;
+        let Self {
+            beside,
+            ratio,
+            bar,
+            missed,
+            ..
+        } = self;
+        let line =
+            format!("{name:<38}{ours:>22}{theirs:>22}  {beside:<22}{ratio:>6}{bar:>6} {missed}");
         line.trim_end().to_owned()
     }
 }

@@ -72,7 +72,10 @@ impl Place {
         }
         let shell = place.tools().join("bin/sh");
         fs::copy(busybox(), shell).expect("busybox can be read");
-        symlink("sh", place.tools().join("bin/true")).expect("the directory is ours");
+        for applet in ["true", "head"] {
+            let link = place.tools().join("bin").join(applet);
+            symlink("sh", link).expect("the directory is ours");
+        }
         place
     }
 
@@ -96,7 +99,11 @@ impl Place {
     /// Adds a directory to a store.
     pub fn add(&self, directory: &Path, store: &Path) -> StorePath {
         let mut command = Command::new("nix-store");
-        command.arg("--add").arg(directory).arg("--store").arg(store);
+        command
+            .arg("--add")
+            .arg(directory)
+            .arg("--store")
+            .arg(store);
         self.said(command).parse().expect("it says a store path")
     }
 

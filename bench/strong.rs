@@ -31,18 +31,18 @@ pub fn rows(place: &Place, size: usize, rounds: usize) -> Vec<Row> {
             let text = shape.expression(size, &tag);
             let file = place.write("strong", &with_tools(&text, &place.tools()));
             for side in sides(round) {
-                let (build, again) = if side == Side::Pontoon {
+                let (first, again) = if side == Side::Pontoon {
                     let mut command = daemon.build(place, &store, jobs());
                     command.arg("-f").arg(&file);
-                    let build = timed(command);
+                    let first = timed(command);
                     let mut command = daemon.build(place, &store, jobs());
                     command.arg(place.instantiate(&file, &store));
-                    (build, timed(command))
+                    (first, timed(command))
                 } else {
                     let nix = daemon.nix_build(place, &file, &format!("nix-{tag}"));
                     (nix, daemon.bare(1, 1, &needs, &format!("one-{tag}")))
                 };
-                built.side(side).push(build);
+                built.side(side).push(first);
                 valid.side(side).push(again);
             }
             eprintln!("strong, {name}: round {} of {rounds}", round + 1);

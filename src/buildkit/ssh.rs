@@ -98,3 +98,17 @@ async fn outward(mut reading: OwnedReadHalf, tell: &Sender<Result<BytesMessage, 
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use prost::Message as _;
+    use prost::bytes::Bytes;
+
+    use super::*;
+
+    #[test]
+    fn a_piece_and_what_is_around_it_are_a_message_of_32_kib_at_most() {
+        let data = Bytes::from(vec![0; PIECE]);
+        assert!(BytesMessage { data }.encoded_len() <= 32 << 10);
+    }
+}

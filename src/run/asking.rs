@@ -109,7 +109,7 @@ impl Session<'_> {
         let mut sending = Sending::to(&mut self.store);
         match sending.paths(paths, &self.options.cancel) {
             Ok(()) => {}
-            Err(Unsent::Error(error)) => return Err(error),
+            Err(Unsent::Error(error)) => return Err(*error),
             Err(Unsent::Broken(reason)) => return Err(self.lost(&reason.to_string())),
         }
         match self.ask(&ToAgent::ImportEnd)? {

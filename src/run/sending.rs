@@ -19,14 +19,14 @@ const LARGE: usize = 32 << 10;
 /// Why an import was not sent.
 pub(super) enum Unsent {
     /// What was to be read cannot be, or nobody wants it any more.
-    Error(Error),
+    Error(Box<Error>),
     /// Nobody reads it.
     Broken(std::io::Error),
 }
 
 impl From<Error> for Unsent {
     fn from(error: Error) -> Self {
-        Self::Error(error)
+        Self::Error(Box::new(error))
     }
 }
 
@@ -54,11 +54,7 @@ impl<'a> Sending<'a> {
     }
 
     /// Sends each path's header and NAR.
-    pub(super) fn paths(
-        &mut self,
-        paths: &[Found<'_>],
-        cancel: &AtomicBool,
-    ) -> Result<(), Unsent> {
+    pub(super) fn paths(&mut self, paths: &[Found<'_>], cancel: &AtomicBool) -> Result<(), Unsent> {
         for path in paths {
             if cancel.load(Ordering::Relaxed) {
                 return Err(Error::Cancelled.into());
@@ -80,7 +76,8 @@ impl<'a> Sending<'a> {
     }
 
     fn data(&mut self, bytes: &[u8]) -> std::io::Result<()> {
-        self.buffer.extend_from_slice(&frame::data_head(bytes.len()));
+        self.buffer
+            .extend_from_slice(&frame::data_head(bytes.len()));
         if bytes.len() < LARGE {
             return self.collect(bytes);
         }

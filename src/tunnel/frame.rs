@@ -131,7 +131,8 @@ impl Decoder {
                 other => break other,
             }
         };
-        self.buffer.truncate(before + count.as_ref().copied().unwrap_or(0));
+        self.buffer
+            .truncate(before + count.as_ref().copied().unwrap_or(0));
         count
     }
 
@@ -220,6 +221,28 @@ mod tests {
             decoder.push(&noise);
             while let Ok(Some(_)) = decoder.next_frame() {}
         }
+    }
+
+    #[test]
+    fn bytes_that_are_not_copied_are_the_same_frame() {
+        let bytes = b"nix-archive-1".to_vec();
+        let mut stream = data_head(bytes.len()).to_vec();
+        stream.extend_from_slice(&bytes);
+        assert_eq!(stream, encode(&Frame::Data(bytes)));
+    }
+
+    #[test]
+    fn a_stream_longer_than_what_is_read_at_a_time_is_read_whole() {
+        let frames = [Frame::Data(vec![7; 3 * READ]), Frame::Data(Vec::new())];
+        let stream: Vec<u8> = frames.iter().flat_map(encode).collect();
+        let (mut rest, mut decoder) = (stream.as_slice(), Decoder::default());
+        let mut seen = Vec::new();
+        while decoder.read(&mut rest).unwrap() > 0 {
+            while let Some(frame) = decoder.next_frame().unwrap() {
+                seen.push(frame);
+            }
+        }
+        assert_eq!(seen, frames);
     }
 
     #[test]
