@@ -62,7 +62,7 @@ impl Daemon {
             let _ = tell.send(event);
         })
         .expect("the daemon takes a session");
-        let mut slots: Vec<u32> = (0..).take(at_once).collect();
+        let mut slots: Vec<u32> = (0..).take(at_once.min(ops)).collect();
         let mut taken = BTreeMap::new();
         let (mut started, mut ended) = (0, 0);
         while ended < ops {
