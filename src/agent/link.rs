@@ -98,17 +98,10 @@ impl Link {
 
     /// Reads once (call it when the descriptor is readable, or to wait) and sorts what came.
     pub fn pump(&mut self) -> Result<(), Lost> {
-        let mut buffer = [0; 64 << 10];
-        let count = loop {
-            match self.stream.read(&mut buffer) {
-                Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
-                other => break other.map_err(Lost::Broken)?,
-            }
-        };
+        let count = self.decoder.read(&mut self.stream).map_err(Lost::Broken)?;
         if count == 0 {
             return Err(Lost::Closed);
         }
-        self.decoder.push(&buffer[..count]);
         while let Some(frame) = self.decoder.next_frame().map_err(Lost::Protocol)? {
             self.inbox.push_back(frame);
         }

@@ -1,7 +1,7 @@
 //! The conductor's end of the tunnel: one listening socket, one reading thread for each agent.
 
 use std::collections::BTreeSet;
-use std::io::{ErrorKind, Read, Write};
+use std::io::{ErrorKind, Write};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::PathBuf;
 use std::sync::mpsc::Sender;
@@ -60,8 +60,9 @@ impl Speaker {
         self.write(&Frame::message(message))
     }
 
-    pub(super) fn data(&mut self, bytes: &[u8]) -> std::io::Result<()> {
-        self.write(&Frame::Data(bytes.to_vec()))
+    /// Sends bytes of frames.
+    pub(super) fn send(&mut self, bytes: &[u8]) -> std::io::Result<()> {
+        self.stream.write_all(bytes)
     }
 
     /// Ends the lifeline.
@@ -217,15 +218,9 @@ impl Reader {
             if let Some(frame) = self.decoder.next_frame().map_err(std::io::Error::other)? {
                 return Ok(Some(frame));
             }
-            let mut buffer = [0; 64 << 10];
-            let count = match self.stream.read(&mut buffer) {
-                Err(error) if error.kind() == ErrorKind::Interrupted => continue,
-                other => other?,
-            };
-            if count == 0 {
+            if self.decoder.read(&mut self.stream)? == 0 {
                 return Ok(None);
             }
-            self.decoder.push(&buffer[..count]);
         }
     }
 }

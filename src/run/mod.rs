@@ -26,6 +26,7 @@ mod positions;
 mod prepare;
 mod replan;
 mod schedule;
+mod sending;
 mod session;
 mod silence;
 mod start;

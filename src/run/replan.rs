@@ -275,7 +275,7 @@ impl<'a, 'p> Rounds<'a, 'p> {
             let started = Instant::now();
             let event = Event::Importing { paths: paths.len() };
             course.sink.event(&event);
-            let (paths, bytes) = session.import(&material, &paths)?;
+            let (paths, bytes) = session.import(&paths)?;
             course.sink.event(&Event::Imported {
                 paths,
                 bytes,

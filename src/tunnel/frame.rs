@@ -1,5 +1,7 @@
 //! Frames: cutting a byte stream into messages, log bytes and data, and back.
 
+use std::io::{ErrorKind, Read};
+
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
@@ -47,6 +49,10 @@ impl Limits {
     }
 }
 
+/// How much is read at a time.
+const READ: usize = 64 << 10;
+/// Length and kind.
+const HEAD: usize = 5;
 const MESSAGE: u8 = 0;
 const LOG: u8 = 1;
 const DATA: u8 = 2;
@@ -101,16 +107,30 @@ pub fn encode(frame: &Frame) -> Vec<u8> {
         Frame::Log(payload) => (LOG, payload),
         Frame::Data(payload) => (DATA, payload),
     };
-    let length = payload.len() + 1;
+    let head = head(kind, payload.len());
+    let mut bytes = Vec::with_capacity(head.len() + payload.len());
+    bytes.extend_from_slice(&head);
+    bytes.extend_from_slice(payload);
+    bytes
+}
+
+/// Returns what comes before the bytes of a data frame, for whom they are too many to be copied.
+///
+/// # Panics
+///
+/// As [`encode`].
+pub fn data_head(length: usize) -> [u8; HEAD] {
+    head(DATA, length)
+}
+
+fn head(kind: u8, payload: usize) -> [u8; HEAD] {
+    let length = payload + 1;
     assert!(
         length <= MAX_FRAME,
         "a frame of {length} bytes is beyond the protocol's limit"
     );
-    let mut bytes = Vec::with_capacity(length + 4);
-    bytes.extend_from_slice(&u32::try_from(length).expect("bounded above").to_le_bytes());
-    bytes.push(kind);
-    bytes.extend_from_slice(payload);
-    bytes
+    let [a, b, c, d] = u32::try_from(length).expect("bounded above").to_le_bytes();
+    [a, b, c, d, kind]
 }
 
 impl Frame {
@@ -154,6 +174,28 @@ impl Decoder {
 
     /// Takes bytes from the stream.
     pub fn push(&mut self, bytes: &[u8]) {
+        self.make_room();
+        self.buffer.extend_from_slice(bytes);
+    }
+
+    /// Reads once from the stream; returns how many bytes came, 0 at its end.
+    pub fn read(&mut self, stream: &mut impl Read) -> std::io::Result<usize> {
+        self.make_room();
+        let before = self.buffer.len();
+        self.buffer.resize(before + READ, 0);
+        let count = loop {
+            match stream.read(&mut self.buffer[before..]) {
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                other => break other,
+            }
+        };
+        self.buffer
+            .truncate(before + count.as_ref().copied().unwrap_or(0));
+        count
+    }
+
+    /// Forgets what was taken out, if that is cheap.
+    fn make_room(&mut self) {
         if self.start > 0 && self.start == self.buffer.len() {
             self.buffer.clear();
             self.start = 0;
@@ -161,7 +203,6 @@ impl Decoder {
             self.buffer.drain(..self.start);
             self.start = 0;
         }
-        self.buffer.extend_from_slice(bytes);
     }
 
     /// Returns the next whole frame, or none until more bytes come.

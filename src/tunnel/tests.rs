@@ -173,13 +173,21 @@ fn effect_job() -> impl Strategy<Value = EffectJob> {
     let environment = vec((text(), text()), 0..3);
     let root = prop::sample::select(vec![EffectRoot::Empty, EffectRoot::Image]);
     let store = prop::sample::select(vec![EffectStore::Closure, EffectStore::Whole]);
-    let names = (text(), text(), words(), words(), words());
+    let names = (
+        text(),
+        option::of(text()),
+        text(),
+        words(),
+        words(),
+        words(),
+    );
     let seen = (environment, paths(), sandbox_paths(), root, store);
     (names, seen, limits()).prop_map(|(names, seen, (timeout, silence))| {
-        let (name, run, command, tools, secrets) = names;
+        let (name, pipeline, run, command, tools, secrets) = names;
         let (environment, roots, sandbox_paths, root, store) = seen;
         EffectJob {
             name,
+            pipeline,
             run,
             command,
             environment,
@@ -229,7 +237,11 @@ fn to_agent() -> impl Strategy<Value = ToAgent> {
         header().prop_map(|header| ToAgent::Import { header }),
         Just(ToAgent::ImportEnd),
         (text(), words()).prop_map(|(run, ids)| ToAgent::Attempts { run, ids }),
-        (text(), words()).prop_map(|(run, effects)| ToAgent::Unsettled { run, effects }),
+        (text(), text(), words()).prop_map(|(run, pipeline, effects)| ToAgent::Unsettled {
+            run,
+            pipeline,
+            effects
+        }),
         build_job().prop_map(ToAgent::Build),
         effect_job().prop_map(ToAgent::Effect),
         Just(ToAgent::Cancel),
@@ -390,4 +402,26 @@ fn an_error_is_no_longer_than_anybody_reads() {
         }
         other => panic!("{other:?}"),
     }
+}
+
+#[test]
+fn bytes_that_are_not_copied_are_the_same_frame() {
+    let bytes = b"nix-archive-1".to_vec();
+    let mut stream = frame::data_head(bytes.len()).to_vec();
+    stream.extend_from_slice(&bytes);
+    assert_eq!(stream, encode(&Frame::Data(bytes)));
+}
+
+#[test]
+fn a_stream_longer_than_what_is_read_at_a_time_is_read_whole() {
+    let frames = [Frame::Data(vec![7; 200 << 10]), Frame::Data(Vec::new())];
+    let stream: Vec<u8> = frames.iter().flat_map(encode).collect();
+    let (mut rest, mut decoder) = (stream.as_slice(), Decoder::new(Limits::TUNNEL));
+    let mut seen = Vec::new();
+    while decoder.read(&mut rest).unwrap() > 0 {
+        while let Some(frame) = decoder.next_frame().unwrap() {
+            seen.push(frame);
+        }
+    }
+    assert_eq!(seen, frames);
 }
