@@ -4,16 +4,18 @@
 //! inside one call. As a list of paths is one argument of a process, which Linux limits to 128 KiB,
 //! there is one call for each piece of that size.
 //!
-//! | attributes of | are looked for in                                                          |
-//! |---------------|----------------------------------------------------------------------------|
-//! | an expression | its value                                                                  |
-//! | a flake       | `packages.<system>`; those not there, in `legacyPackages.<system>`; then in the output that each begins with, all with the same first name together |
+//! | looked for     | where                                                           |
+//! |----------------|-----------------------------------------------------------------|
+//! | all attributes | the value of the expression                                     |
+//! | all outputs    | `packages.<system>` of the flake                                |
+//! | the rest       | `legacyPackages.<system>`                                       |
+//! | what is left   | the flake's top: a call for each first name that several have   |
 //!
-//! That is the order of `nix`. It gives no way to say that a path begins at a flake's top, so what
-//! is named `packages` inside of these sets could stand before them: that is looked up, and one
-//! attribute is evaluated alone as well. If anything is other than expected, all are evaluated
-//! alone: what many give is what each gives by itself. One thing is more lenient: `nix` may also
-//! fail at a place where a path could have been found, had it not been found before.
+//! For a flake this is the order of `nix`. There is no way that every `nix` knows to say that a
+//! path begins at the top, so something named `packages` inside of a set would come before the
+//! set: this is looked up, and one output is evaluated alone as well. If anything is other than
+//! expected, all are evaluated alone: many are what each is by itself. In one thing many are more
+//! lenient: newer `nix` also looks where it no longer has to, and fails if that fails.
 //!
 //! Nothing but the attributes asked for is forced. If a call fails, halves of it tell which
 //! attribute is to blame, and the error is what Nix says of that one alone.
