@@ -22,6 +22,7 @@ mod aterm;
 mod outputs;
 mod parts;
 
+use std::collections::BTreeSet;
 use std::ops::Range;
 
 use outputs::outputs;
@@ -151,8 +152,8 @@ impl Plain {
         (&self.outline.path, self.text.as_bytes())
     }
 
-    /// The list of inputs with hashes in place of paths. Where two have the same hash and are
-    /// wanted for different outputs, there is more to think of than is thought of here.
+    /// The list of inputs with hashes in place of paths. Two that differ only in how something
+    /// fixed is fetched have the same hash, and become one.
     fn replaced(&self, inputs: &[Input<'_>]) -> Option<String> {
         let mut all = Vec::with_capacity(inputs.len());
         for ((_, outputs), input) in self.inputs().zip(inputs) {
@@ -163,16 +164,15 @@ impl Plain {
             });
         }
         all.sort_unstable();
-        all.dedup();
-        if all.windows(2).any(|two| two[0].0 == two[1].0) {
-            return None;
-        }
         let mut list = String::with_capacity(all.len() * 80 + 2);
-        for (hash, outputs) in &all {
+        for same in all.chunk_by(|one, other| one.0 == other.0) {
             list.push_str(if list.is_empty() { "[(\"" } else { ",(\"" });
-            list.push_str(&hex(hash));
+            list.push_str(&hex(&same[0].0));
             list.push_str("\",");
-            list.push_str(outputs);
+            match same {
+                [(_, outputs)] => list.push_str(outputs),
+                several => list.push_str(&union(several.iter().map(|(_, outputs)| *outputs))),
+            }
             list.push(')');
         }
         list.push_str(if list.is_empty() { "[]" } else { "]" });
@@ -206,6 +206,13 @@ impl Plain {
         hash.update(&self.text[at..]);
         hash.finalize().into()
     }
+}
+
+/// One list of all names in lists.
+fn union<'a>(lists: impl Iterator<Item = &'a str>) -> String {
+    let names: BTreeSet<&str> = lists.flat_map(words).collect();
+    let names: Vec<&str> = names.into_iter().collect();
+    format!("[\"{}\"]", names.join("\",\""))
 }
 
 /// The digest of a path whose type was begun (Nix spec §1.3).
