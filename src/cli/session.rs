@@ -244,14 +244,17 @@ impl Session<'_> {
             run::ops(&options, &planned, evaluated.pipeline.as_ref(), &paths)
                 .map_err(|error| failure::run(error, self.asked))
         };
-        Ok(match format {
+        let shown = match format {
             Format::Text => show::text(&view, show::Detail::Summary).into_bytes(),
             Format::Json => show::json(&view).into_bytes(),
             Format::Dot => show::dot(&view, show::Detail::All).into_bytes(),
             // One after the other, messages are one message: that is protobuf's own rule.
             Format::Llb => ops()?.concat(),
             Format::LlbText => readable(&ops()?).into_bytes(),
-        })
+        };
+        // The process ends now, and to give back a million pieces one by one takes a while.
+        std::mem::forget(planned);
+        Ok(shown)
     }
 
     fn evaluator(

@@ -23,6 +23,25 @@ pub const STORE_DIR: &str = "/nix/store";
 pub use place::InStore;
 pub use wanted::{Outputs, Wanted};
 
+/// A store path that is quickly compared: the order is that of the texts, as a store path's own is.
+///
+/// The text is that of the digest as one number, whose first byte is the least (Nix spec §1.1), so
+/// the greater part of that number nearly always decides, and takes one comparison.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Ranked<'a> {
+    rank: u128,
+    /// The path.
+    pub path: &'a StorePath,
+}
+
+impl<'a> From<&'a StorePath> for Ranked<'a> {
+    fn from(path: &'a StorePath) -> Self {
+        let greater = path.digest().last_chunk();
+        let rank = u128::from_le_bytes(*greater.expect("a digest has 20 bytes"));
+        Self { rank, path }
+    }
+}
+
 /// Writes bytes in Nix's base 32 (Nix spec §1.1).
 pub fn base32(bytes: &[u8]) -> String {
     nix_derivation::nixbase32::encode(bytes)

@@ -1,10 +1,47 @@
 //! Serde adapters: a store path travels as its full text, `/nix/store/<hash>-<name>`.
 
+use std::fmt;
+
+use serde::de::Visitor;
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+use crate::nix::StorePath;
+
+/// A store path whose text is neither made nor kept: lists hold a hundred thousand.
+struct Full<P>(P);
+
+impl Serialize for Full<&StorePath> {
+    fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+        to.collect_str(self.0)
+    }
+}
+
+impl<'de> Deserialize<'de> for Full<StorePath> {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        from.deserialize_str(Text).map(Self)
+    }
+}
+
+struct Text;
+
+impl Visitor<'_> for Text {
+    type Value = StorePath;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a store path")
+    }
+
+    fn visit_str<E: serde::de::Error>(self, text: &str) -> Result<StorePath, E> {
+        text.parse()
+            .map_err(|error| E::custom(format!("`{text}`: {error}")))
+    }
+}
+
 /// One store path.
 pub mod path {
-    use serde::de::Error;
-    use serde::{Deserialize, Deserializer, Serializer};
+    use serde::{Deserializer, Serializer};
 
+    use super::Text;
     use crate::nix::StorePath;
 
     /// Writes the full text.
@@ -14,17 +51,15 @@ pub mod path {
 
     /// Parses the full text.
     pub fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<StorePath, D::Error> {
-        let text = String::deserialize(from)?;
-        text.parse()
-            .map_err(|error| D::Error::custom(format!("`{text}`: {error}")))
+        from.deserialize_str(Text)
     }
 }
 
 /// A store path or none.
 pub mod option {
-    use serde::de::Error;
     use serde::{Deserialize, Deserializer, Serializer};
 
+    use super::Full;
     use crate::nix::StorePath;
 
     /// Writes the full text or null.
@@ -37,20 +72,20 @@ pub mod option {
 
     /// Parses the full text or null.
     pub fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Option<StorePath>, D::Error> {
-        let Some(text) = Option::<String>::deserialize(from)? else {
-            return Ok(None);
-        };
-        text.parse()
-            .map(Some)
-            .map_err(|error| D::Error::custom(format!("`{text}`: {error}")))
+        let path: Option<Full<StorePath>> = Option::deserialize(from)?;
+        Ok(path.map(|path| path.0))
     }
 }
 
 /// A sequence of store paths, in a `Vec` or a `BTreeSet`.
 pub mod paths {
-    use serde::de::Error;
-    use serde::{Deserialize, Deserializer, Serializer};
+    use std::fmt;
+    use std::marker::PhantomData;
 
+    use serde::de::{SeqAccess, Visitor};
+    use serde::{Deserializer, Serializer};
+
+    use super::Full;
     use crate::nix::StorePath;
 
     /// Writes a sequence of full texts.
@@ -59,7 +94,7 @@ pub mod paths {
         S: Serializer,
         &'a C: IntoIterator<Item = &'a StorePath>,
     {
-        to.collect_seq(paths.into_iter().map(ToString::to_string))
+        to.collect_seq(paths.into_iter().map(Full))
     }
 
     /// Parses a sequence of full texts.
@@ -68,12 +103,22 @@ pub mod paths {
         D: Deserializer<'de>,
         C: FromIterator<StorePath>,
     {
-        Vec::<String>::deserialize(from)?
-            .into_iter()
-            .map(|text| {
-                text.parse()
-                    .map_err(|error| D::Error::custom(format!("`{text}`: {error}")))
-            })
-            .collect()
+        from.deserialize_seq(Sequence(PhantomData))
+    }
+
+    struct Sequence<C>(PhantomData<C>);
+
+    impl<'de, C: FromIterator<StorePath>> Visitor<'de> for Sequence<C> {
+        type Value = C;
+
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str("a sequence of store paths")
+        }
+
+        fn visit_seq<A: SeqAccess<'de>>(self, mut texts: A) -> Result<C, A::Error> {
+            let next = || texts.next_element::<Full<StorePath>>().transpose();
+            let paths = std::iter::from_fn(next);
+            paths.map(|path| path.map(|path| path.0)).collect()
+        }
     }
 }

@@ -1,14 +1,16 @@
 //! Valid or build: see the rule in the module above.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
+use std::sync::Arc;
 
 use super::graph::Node;
 use super::{Caches, Decided, Decision, Graph, Missing, NodeIndex, Plan, Wanter, order};
-use crate::nix::StorePath;
 use crate::nix::derivation::Systems;
+use crate::nix::{Ranked, StorePath};
 
 /// Decides for every node, given which of [`Graph::paths`] are valid in the build store.
 pub fn decide(graph: &Graph, valid: &BTreeSet<StorePath>, systems: &Systems) -> Plan {
+    let valid = &Valid(valid.iter().map(Ranked::from).collect());
     let mut nodes = visit(graph, valid);
     refuse(graph, &mut nodes, systems);
     connect(graph, &mut nodes);
@@ -23,23 +25,30 @@ pub fn decide(graph: &Graph, valid: &BTreeSet<StorePath>, systems: &Systems) -> 
     }
 }
 
-/// Follows requests down from the roots. A request that finds an output missing turns its node
-/// into a build, and the first such request passes on what the node itself asks for.
-fn visit(graph: &Graph, valid: &BTreeSet<StorePath>) -> Vec<Decided> {
+/// What is valid, in order: asked tens of thousands of times.
+struct Valid<'a>(Vec<Ranked<'a>>);
+
+impl Valid<'_> {
+    fn contains(&self, path: &StorePath) -> bool {
+        self.0.binary_search(&Ranked::from(path)).is_ok()
+    }
+}
+
+type Names = Arc<BTreeSet<String>>;
+
+/// Goes down from the roots, dependents first: so all who may ask for a derivation have asked
+/// when it is decided.
+fn visit(graph: &Graph, valid: &Valid<'_>) -> Vec<Decided> {
     let mut nodes = vec![undecided(); graph.len()];
-    let roots = graph.roots().iter().enumerate();
-    let mut requests: Vec<(Wanter, NodeIndex, &BTreeSet<String>)> = roots
-        .map(|(at, root)| (Wanter::Root(at), root.node, &root.outputs))
-        .collect();
-    while let Some((wanter, index, outputs)) = requests.pop() {
+    for (at, root) in graph.roots().iter().enumerate() {
+        nodes[root.node.0].ask(Wanter::Root(at), &root.outputs);
+    }
+    for &index in graph.topological().iter().rev() {
         let decided = &mut nodes[index.0];
-        let first = decided.wanted_by.is_empty();
-        decided.wanted_by.push(wanter);
-        if !first && outputs.is_subset(&decided.wanted) {
+        if decided.wanted_by.is_empty() {
             continue;
         }
-        decided.wanted.extend(outputs.iter().cloned());
-        let was_build = decided.decision.missing().is_some();
+        decided.wanted_by.sort_unstable();
         let node = graph.node(index);
         let missing = missing(node, &decided.wanted, valid);
         if missing.is_empty() {
@@ -47,20 +56,27 @@ fn visit(graph: &Graph, valid: &BTreeSet<StorePath>) -> Vec<Decided> {
             continue;
         }
         decided.decision = Decision::Build(Missing(missing));
-        if !was_build {
-            let inputs = node.inputs();
-            requests.extend(inputs.map(|input| (Wanter::Node(index), input.node, input.outputs)));
+        for input in node.inputs() {
+            nodes[input.node.0].ask(Wanter::Node(index), input.outputs);
         }
-    }
-    for decided in &mut nodes {
-        decided.wanted_by.sort_unstable();
     }
     nodes
 }
 
+impl Decided {
+    fn ask(&mut self, wanter: Wanter, outputs: &Names) {
+        if self.wanted_by.is_empty() {
+            self.wanted = outputs.clone();
+        } else if !Arc::ptr_eq(outputs, &self.wanted) && !outputs.is_subset(&self.wanted) {
+            Arc::make_mut(&mut self.wanted).extend(outputs.iter().cloned());
+        }
+        self.wanted_by.push(wanter);
+    }
+}
+
 fn undecided() -> Decided {
     Decided {
-        wanted: BTreeSet::new(),
+        wanted: Names::default(),
         wanted_by: Vec::new(),
         decision: Decision::Unneeded,
         waits_for: Vec::new(),
@@ -69,21 +85,20 @@ fn undecided() -> Decided {
 }
 
 /// If one path is unknown the derivation must be built, whatever else is valid, as in Nix.
-fn missing(
-    node: &Node,
-    wanted: &BTreeSet<String>,
-    valid: &BTreeSet<StorePath>,
-) -> BTreeMap<String, Option<StorePath>> {
+fn missing(node: &Node, wanted: &Names, valid: &Valid<'_>) -> Names {
     let outputs = &node.parsed.outputs;
     let unknown = outputs.values().any(Option::is_none);
-    outputs
-        .iter()
-        .filter(|(name, path)| match path {
-            Some(path) => wanted.contains(*name) && !valid.contains(path),
-            None => unknown,
-        })
-        .map(|(name, path)| (name.clone(), path.clone()))
-        .collect()
+    let is_missing = |name: &str, path: &Option<StorePath>| match path {
+        Some(path) => wanted.contains(name) && !valid.contains(path),
+        None => unknown,
+    };
+    let missing = outputs.iter().filter(|(name, path)| is_missing(name, path));
+    let missing: Vec<&str> = missing.map(|(name, _)| name).collect();
+    // Mostly it is all, and then there is no need for another set.
+    if wanted.iter().eq(&missing) {
+        return wanted.clone();
+    }
+    Arc::new(missing.into_iter().map(ToOwned::to_owned).collect())
 }
 
 fn refuse(graph: &Graph, nodes: &mut [Decided], systems: &Systems) {
@@ -105,15 +120,15 @@ fn refuse(graph: &Graph, nodes: &mut [Decided], systems: &Systems) {
 fn connect(graph: &Graph, nodes: &mut [Decided]) {
     for (index, node) in graph.nodes() {
         if nodes[index.0].decision.missing().is_some() {
+            let mut waits_for = Vec::with_capacity(node.inputs().len());
             let inputs = node.inputs().map(|input| input.node);
-            nodes[index.0].waits_for = inputs
-                .filter(|input| nodes[input.0].decision.missing().is_some())
-                .collect();
+            waits_for.extend(inputs.filter(|input| nodes[input.0].decision.missing().is_some()));
+            nodes[index.0].waits_for = waits_for;
         }
     }
 }
 
-fn imports(graph: &Graph, build: &[NodeIndex], valid: &BTreeSet<StorePath>) -> BTreeSet<StorePath> {
+fn imports(graph: &Graph, build: &[NodeIndex], valid: &Valid<'_>) -> BTreeSet<StorePath> {
     let mut imports: Vec<&StorePath> = Vec::new();
     let mut seen = vec![false; graph.len()];
     let mut waiting: Vec<NodeIndex> = build.to_vec();
@@ -128,10 +143,14 @@ fn imports(graph: &Graph, build: &[NodeIndex], valid: &BTreeSet<StorePath>) -> B
         let inputs = node.inputs().map(|input| input.node);
         waiting.extend(inputs.filter(|input| !seen[input.0]));
     }
+    let mut imports: Vec<Ranked<'_>> = imports.into_iter().map(Ranked::from).collect();
     imports.sort_unstable();
     imports.dedup();
-    imports.retain(|path| !valid.contains(*path));
-    imports.into_iter().cloned().collect()
+    let imports = imports.into_iter().map(|one| one.path);
+    imports
+        .filter(|path| !valid.contains(path))
+        .cloned()
+        .collect()
 }
 
 fn caches(graph: &Graph, nodes: &[Decided]) -> Caches {

@@ -158,11 +158,11 @@ fn need(graph: &Graph, wanted: &Wanted) -> Result<Need, Error> {
         })?;
     let known = &graph.node(node).parsed.outputs;
     let outputs: BTreeSet<String> = match &wanted.outputs {
-        Outputs::All => known.keys().cloned().collect(),
+        Outputs::All => known.keys().map(ToOwned::to_owned).collect(),
         Outputs::Names(names) => names.clone(),
     };
-    if let Some(output) = outputs.iter().find(|output| !known.contains_key(*output)) {
-        let outputs = known.keys().cloned().collect();
+    if let Some(output) = outputs.iter().find(|output| !known.contains_key(output)) {
+        let outputs = known.keys().map(ToOwned::to_owned).collect();
         let output = output.clone();
         return Err(graph::Error::NoSuchOutput {
             name: name(),

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use crate::nix::derivation::Outline;
-use crate::nix::{Outputs, StorePath, Wanted};
+use crate::nix::{Outputs, Ranked, StorePath, Wanted};
 use crate::plan::{Closure, closure};
 
 /// A node of a [`Graph`]: nodes are numbered in the order of their paths.
@@ -36,7 +36,7 @@ pub struct Input<'a> {
     /// The other.
     pub node: NodeIndex,
     /// The outputs it needs.
-    pub outputs: &'a BTreeSet<String>,
+    pub outputs: &'a Arc<BTreeSet<String>>,
 }
 
 impl Node {
@@ -57,7 +57,7 @@ pub struct Root {
     /// The derivation.
     pub node: NodeIndex,
     /// Its outputs, by name.
-    pub outputs: BTreeSet<String>,
+    pub outputs: Arc<BTreeSet<String>>,
 }
 
 /// Why something cannot be wanted.
@@ -98,16 +98,30 @@ fn list(names: &[String]) -> String {
 
 impl Graph {
     /// Connects a closure; `wanted` may name one derivation more than once.
-    pub fn new(closure: &Closure, wanted: &[Wanted]) -> Result<Self, Error> {
-        let mut nodes: Vec<Node> = closure
-            .derivations()
+    pub fn new(closure: Closure, wanted: &[Wanted]) -> Result<Self, Error> {
+        let roots = wanted
             .iter()
-            .enumerate()
-            .map(|(position, parsed)| Node {
-                parsed: parsed.clone(),
-                inputs: closure.inputs(position).to_vec(),
-                dependents: Vec::new(),
-            })
+            .map(|wanted| root(&closure, wanted))
+            .collect::<Result<_, _>>()?;
+        let Closure {
+            nodes,
+            inputs,
+            topological,
+        } = closure;
+        let mut counts = vec![0; nodes.len()];
+        for input in inputs.iter().flatten() {
+            counts[input.position] += 1;
+        }
+        let node = |((parsed, inputs), count)| Node {
+            parsed,
+            inputs,
+            dependents: Vec::with_capacity(count),
+        };
+        let mut nodes: Vec<Node> = nodes
+            .into_iter()
+            .zip(inputs)
+            .zip(counts)
+            .map(node)
             .collect();
         for dependent in 0..nodes.len() {
             for at in 0..nodes[dependent].inputs.len() {
@@ -115,20 +129,10 @@ impl Graph {
                 nodes[input].dependents.push(NodeIndex(dependent));
             }
         }
-        let roots = wanted
-            .iter()
-            .map(|wanted| root(closure, wanted))
-            .collect::<Result<_, _>>()?;
-        let topological = closure
-            .topological()
-            .iter()
-            .copied()
-            .map(NodeIndex)
-            .collect();
         Ok(Self {
             nodes,
             roots,
-            topological,
+            topological: topological.into_iter().map(NodeIndex).collect(),
         })
     }
 
@@ -183,7 +187,10 @@ impl Graph {
                 .chain(sources)
                 .chain(std::iter::once(&node.parsed.path))
         });
-        paths.cloned().collect()
+        let mut paths: Vec<Ranked<'_>> = paths.map(Ranked::from).collect();
+        paths.sort_unstable();
+        paths.dedup();
+        paths.into_iter().map(|one| one.path.clone()).collect()
     }
 }
 
@@ -196,21 +203,21 @@ fn root(closure: &Closure, wanted: &Wanted) -> Result<Root, Error> {
         });
     };
     let known = &closure.derivations()[position].outputs;
-    let outputs = match &wanted.outputs {
-        Outputs::All => known.keys().cloned().collect(),
+    let outputs: BTreeSet<String> = match &wanted.outputs {
+        Outputs::All => known.keys().map(ToOwned::to_owned).collect(),
         Outputs::Names(names) => names.clone(),
     };
-    if let Some(output) = outputs.iter().find(|output| !known.contains_key(*output)) {
+    if let Some(output) = outputs.iter().find(|output| !known.contains_key(output)) {
         return Err(Error::NoSuchOutput {
             name,
             drv: wanted.drv.clone(),
             output: output.clone(),
-            outputs: known.keys().cloned().collect(),
+            outputs: known.keys().map(ToOwned::to_owned).collect(),
         });
     }
     Ok(Root {
         name,
         node: NodeIndex(position),
-        outputs,
+        outputs: Arc::new(outputs),
     })
 }

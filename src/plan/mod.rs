@@ -19,7 +19,8 @@ pub mod graph;
 mod order;
 pub mod show;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
+use std::sync::Arc;
 
 pub use closure::Closure;
 pub use decide::decide;
@@ -49,7 +50,7 @@ pub struct Plan {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Decided {
     /// The outputs that are asked for; empty if nobody asks.
-    pub wanted: BTreeSet<String>,
+    pub wanted: Arc<BTreeSet<String>>,
     /// Who asks, in order; empty if nobody does.
     pub wanted_by: Vec<Wanter>,
     /// What will happen.
@@ -73,9 +74,9 @@ pub enum Decision {
     Refused(Missing, Unsupported),
 }
 
-/// The outputs that are asked for and not valid, never empty; `None` where the path is unknown.
+/// The outputs that are asked for and not valid, or whose paths are unknown; never empty.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Missing(pub BTreeMap<String, Option<StorePath>>);
+pub struct Missing(pub Arc<BTreeSet<String>>);
 
 impl Decision {
     /// What is missing, if it must be built.

@@ -15,22 +15,22 @@ pub fn order(graph: &Graph, nodes: &mut [Decided]) -> Vec<NodeIndex> {
         }
         let above = nodes[index.0].height + 1;
         // Dependents come first here, so this node's own height is final.
-        for input in nodes[index.0].waits_for.clone() {
+        let waits_for = std::mem::take(&mut nodes[index.0].waits_for);
+        for input in &waits_for {
             let height = &mut nodes[input.0].height;
             *height = above.max(*height);
         }
+        nodes[index.0].waits_for = waits_for;
         order.push(index);
     }
+    let mut order: Vec<_> = order
+        .into_iter()
+        .map(|node| {
+            let height = Reverse(nodes[node.0].height);
+            (height, graph.node(node).parsed.name(), node)
+        })
+        .collect();
     // Nodes are numbered by path.
-    order.sort_by(|&a, &b| {
-        let key = |node: NodeIndex| {
-            (
-                Reverse(nodes[node.0].height),
-                graph.node(node).parsed.name(),
-                node,
-            )
-        };
-        key(a).cmp(&key(b))
-    });
-    order
+    order.sort_unstable();
+    order.into_iter().map(|(_, _, node)| node).collect()
 }

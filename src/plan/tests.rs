@@ -25,7 +25,7 @@ pub(crate) fn wanted(name: &str, drv: &StorePath, outputs: &[&str]) -> Wanted {
 
 pub(crate) fn graph(files: &Files, wanted: &[Wanted]) -> Graph {
     let roots: Vec<&StorePath> = wanted.iter().map(|wanted| &wanted.drv).collect();
-    Graph::new(&files.load(&roots).unwrap(), wanted).unwrap()
+    Graph::new(files.load(&roots).unwrap(), wanted).unwrap()
 }
 
 pub(crate) fn output(graph: &Graph, drv: &StorePath, name: &str) -> StorePath {
@@ -102,7 +102,7 @@ fn one_missing_wanted_output_is_enough_and_says_which() {
     let low = graph.find(&low).unwrap();
     let decided = plan.node(low);
     let missing = decided.decision.missing().unwrap();
-    assert_eq!(missing.0.keys().collect::<Vec<_>>(), ["dev"]);
+    assert_eq!(missing.0.iter().collect::<Vec<_>>(), ["dev"]);
     let top = graph.find(&top).unwrap();
     assert_eq!(decided.wanted_by, [Wanter::Root(1), Wanter::Node(top)]);
     assert_eq!(plan.node(top).waits_for, [low]);
@@ -131,7 +131,7 @@ fn an_unknown_output_is_refused_by_name() {
     let mut files = Files::default();
     let low = files.add("low", &["out", "dev"], &[]);
     let closure = files.load(&[&low]).unwrap();
-    let error = Graph::new(&closure, &[wanted(".#low", &low, &["man"])]).unwrap_err();
+    let error = Graph::new(closure, &[wanted(".#low", &low, &["man"])]).unwrap_err();
     assert_eq!(
         error.to_string(),
         format!("`.#low`: derivation `{low}` has no output `man`, only `dev`, `out`")

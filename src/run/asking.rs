@@ -43,6 +43,9 @@ impl Session<'_> {
             links: links.iter().cloned().collect(),
         };
         let answer = self.ask(&job)?;
+        let ToAgent::Root { temporary, .. } = job else {
+            unreachable!("it was made so")
+        };
         self.those(temporary, answer)
     }
 
@@ -64,18 +67,23 @@ impl Session<'_> {
     /// Returns those of the paths that are valid.
     pub(super) fn valid(
         &mut self,
-        paths: &BTreeSet<StorePath>,
+        paths: BTreeSet<StorePath>,
     ) -> Result<BTreeSet<StorePath>, Error> {
-        let answer = self.ask(&ToAgent::Query {
-            paths: paths.iter().cloned().collect(),
+        let job = ToAgent::Query {
+            paths: paths.into_iter().collect(),
             scope: QueryScope::Paths,
-        })?;
+        };
+        let answer = self.ask(&job)?;
+        let ToAgent::Query { paths, .. } = job else {
+            unreachable!("it was made so")
+        };
         self.those(paths, answer)
     }
 
+    /// Those of the paths, which are in order, that the answer names.
     fn those(
         &self,
-        asked: &BTreeSet<StorePath>,
+        asked: Vec<StorePath>,
         answer: FromAgent,
     ) -> Result<BTreeSet<StorePath>, Error> {
         let FromAgent::Valid { which } = answer else {

@@ -149,7 +149,7 @@ impl<'a> Course<'a> {
         let outputs = &self.planned.graph.node(node).parsed.outputs;
         let known = outputs
             .iter()
-            .filter_map(|(name, path)| Some((name.clone(), path.clone()?)));
+            .filter_map(|(name, path)| Some((name.to_owned(), path.clone()?)));
         known
             .map(|(name, path)| BuiltOutput { name, path })
             .collect()

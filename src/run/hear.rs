@@ -234,7 +234,7 @@ impl Conductor<'_, '_, '_> {
         let outputs = &self.course.planned.graph.node(node).parsed.outputs;
         outputs
             .iter()
-            .filter_map(|(name, path)| Some((name.clone(), path.clone()?)))
+            .filter_map(|(name, path)| Some((name.to_owned(), path.clone()?)))
             .filter(|(_, path)| facts.iter().any(|fact| fact.path == *path))
             .map(|(name, path)| BuiltOutput { name, path })
             .collect()

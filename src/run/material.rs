@@ -2,7 +2,12 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::Write;
+use std::os::fd::OwnedFd;
 use std::path::PathBuf;
+
+use rustix::buffer::spare_capacity;
+use rustix::fs::{Mode, OFlags};
+use rustix::io::retry_on_intr;
 
 use crate::nix::{InStore, StorePath};
 use crate::plan::closure::{Source, SourceError};
@@ -12,13 +17,29 @@ use crate::tunnel::ImportHeader;
 
 /// `.drv` files of one or several stores; the first that has one wins.
 pub(super) struct Files<'a> {
-    /// The stores' directories.
-    pub(super) dirs: &'a [NixDir],
+    dirs: Vec<(&'a NixDir, Option<OwnedFd>)>,
+}
+
+impl<'a> Files<'a> {
+    /// Opens the stores' directories: from there, the way to each of many files is shorter.
+    pub(super) fn open(dirs: &'a [NixDir]) -> Self {
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let open = |dir: &NixDir| rustix::fs::open(dir.store(), flags, Mode::empty()).ok();
+        let dirs = dirs.iter().map(|dir| (dir, open(dir)));
+        Self {
+            dirs: dirs.collect(),
+        }
+    }
 }
 
 impl Source for Files<'_> {
     fn read(&self, drv: &StorePath) -> Result<Vec<u8>, SourceError> {
-        for dir in self.dirs {
+        let name = drv.to_basename();
+        for (dir, opened) in &self.dirs {
+            if let Some(Ok(bytes)) = opened.as_ref().map(|opened| read_in(opened, &name)) {
+                return Ok(bytes);
+            }
+            // Whatever was in the way, this says it with the file's name.
             match fs_err::read(dir.real(drv)) {
                 Ok(bytes) => return Ok(bytes),
                 Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
@@ -26,6 +47,22 @@ impl Source for Files<'_> {
             }
         }
         Err(SourceError::Missing)
+    }
+}
+
+/// Reads a file whose length need not be asked for: it is nearly always below 8 kB.
+fn read_in(dir: &OwnedFd, name: &str) -> rustix::io::Result<Vec<u8>> {
+    let flags = OFlags::RDONLY | OFlags::CLOEXEC;
+    let file = rustix::fs::openat(dir, name, flags, Mode::empty())?;
+    let mut bytes = Vec::with_capacity(8 << 10);
+    loop {
+        let read = retry_on_intr(|| rustix::io::read(&file, spare_capacity(&mut bytes)))?;
+        if read == 0 {
+            return Ok(bytes);
+        }
+        if bytes.len() == bytes.capacity() {
+            bytes.reserve(bytes.len());
+        }
     }
 }
 

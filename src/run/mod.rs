@@ -260,9 +260,10 @@ pub fn plan(
     let mut session = Session::open(options, 0)?;
     effects::admit_there(&session, &effects)?;
     // Nothing will be used, so nothing is protected.
-    let valid = session.valid(&touched(&graph, &effects))?;
-    session.close();
+    let valid = session.valid(touched(&graph, &effects))?;
+    let leaving = session.leave();
     let plan = plan::decide(&graph, &valid, &options.systems);
+    leaving.wait();
     Ok(Planned {
         graph,
         plan,
@@ -345,13 +346,11 @@ fn read_graph(
         let more = plan::effects::wanted(pipeline);
         all.extend(more.into_iter().filter(|one| !wanted.contains(one)));
     }
-    let files = material::Files {
-        dirs: &options.sources,
-    };
+    let files = material::Files::open(&options.sources);
     let roots: BTreeSet<StorePath> = all.iter().map(|wanted| wanted.drv.clone()).collect();
     let threads = std::thread::available_parallelism().unwrap_or(std::num::NonZero::<usize>::MIN);
     let closure = closure::load(&roots, &files, threads).map_err(Error::Closure)?;
-    Graph::new(&closure, &all).map_err(Error::Graph)
+    Graph::new(closure, &all).map_err(Error::Graph)
 }
 
 fn connect(graph: &Graph, pipeline: Option<&Pipeline>) -> Result<Effects, Error> {

@@ -100,7 +100,7 @@ fn outputs(graph: &Graph, wanted: &Wanted) -> BTreeMap<String, StorePath> {
             Outputs::All => true,
             Outputs::Names(names) => names.contains(*name),
         })
-        .filter_map(|(name, path)| Some((name.clone(), path.clone()?)))
+        .filter_map(|(name, path)| Some((name.to_owned(), path.clone()?)))
         .collect()
 }
 

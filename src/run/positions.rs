@@ -6,22 +6,19 @@ use std::collections::BTreeSet;
 use crate::nix::StorePath;
 
 /// The paths that are meant, or why the answer makes no sense.
-pub(super) fn those(
-    asked: &BTreeSet<StorePath>,
-    which: &[usize],
-) -> Result<BTreeSet<StorePath>, String> {
+pub(super) fn those(asked: Vec<StorePath>, which: &[usize]) -> Result<BTreeSet<StorePath>, String> {
+    let count = asked.len();
     let mut rest = which.iter().peekable();
     let those = asked
-        .iter()
+        .into_iter()
         .enumerate()
         .filter(|(at, _)| rest.next_if_eq(&at).is_some())
-        .map(|(_, path)| path.clone())
+        .map(|(_, path)| path)
         .collect();
     match rest.next() {
         None => Ok(those),
         Some(at) => Err(format!(
-            "its agent says that number {at} of {} paths is valid",
-            asked.len()
+            "its agent says that number {at} of {count} paths is valid"
         )),
     }
 }
@@ -34,12 +31,12 @@ mod tests {
     fn positions_name_paths_in_order_and_nothing_else() {
         let path = |n: u8| StorePath::from_parts([n; 20], "x").unwrap();
         let asked: BTreeSet<StorePath> = [1, 2, 3].map(path).into();
-        assert_eq!(those(&asked, &[]).unwrap(), BTreeSet::new());
-        let sorted: Vec<StorePath> = asked.iter().cloned().collect();
+        let sorted: Vec<StorePath> = asked.into_iter().collect();
+        assert_eq!(those(sorted.clone(), &[]).unwrap(), BTreeSet::new());
         let two = [sorted[0].clone(), sorted[2].clone()];
-        assert_eq!(those(&asked, &[0, 2]).unwrap(), two.into());
+        assert_eq!(those(sorted.clone(), &[0, 2]).unwrap(), two.into());
         for wrong in [[1, 3], [1, 0], [1, 1]] {
-            assert!(those(&asked, &wrong).is_err(), "{wrong:?}");
+            assert!(those(sorted.clone(), &wrong).is_err(), "{wrong:?}");
         }
     }
 }

@@ -171,27 +171,16 @@ impl<'a> Session<'a> {
     }
 
     /// Ends the session in good order: the store lets go of what it holds.
-    pub(super) fn close(mut self) {
-        if self.over
-            || self.engine.store_let_go().is_err()
-            || self.store.say(&ToAgent::Bye).is_err()
-        {
-            return;
-        }
-        // The agent removes the run's roots before it ends; it is given a moment for it.
-        let deadline = Instant::now() + Duration::from_secs(5);
-        while Instant::now() < deadline {
-            match self.happenings.recv_timeout(Duration::from_millis(500)) {
-                Ok(Happening::Engine(EngineEvent::Ended(end))) if end.nonce == self.store_nonce => {
-                    return;
-                }
-                Ok(Happening::Engine(EngineEvent::Gone { .. }))
-                | Err(RecvTimeoutError::Disconnected) => {
-                    return;
-                }
-                Ok(_) | Err(RecvTimeoutError::Timeout) => {}
-            }
-        }
+    pub(super) fn close(self) {
+        self.leave().wait();
+    }
+
+    /// Begins to end the session.
+    pub(super) fn leave(mut self) -> Leaving<'a> {
+        let told = !self.over
+            && self.engine.store_let_go().is_ok()
+            && self.store.say(&ToAgent::Bye).is_ok();
+        Leaving(told.then_some(self))
     }
 
     pub(super) fn say(&mut self, message: &ToAgent) -> Result<(), Error> {
@@ -277,6 +266,33 @@ impl<'a> Session<'a> {
             source: crate::tunnel::MachineError {
                 text: reason.to_owned(),
             },
+        }
+    }
+}
+
+/// A session that ends; the caller may do something else meanwhile.
+pub(super) struct Leaving<'a>(Option<Session<'a>>);
+
+impl Leaving<'_> {
+    /// Waits for the end of the store's agent, which removes the run's roots before; it is given a
+    /// moment for it.
+    pub(super) fn wait(self) {
+        let Some(session) = self.0 else { return };
+        let deadline = Instant::now() + Duration::from_secs(5);
+        while Instant::now() < deadline {
+            let happening = session.happenings.recv_timeout(Duration::from_millis(500));
+            match happening {
+                Ok(Happening::Engine(EngineEvent::Ended(end)))
+                    if end.nonce == session.store_nonce =>
+                {
+                    return;
+                }
+                Ok(Happening::Engine(EngineEvent::Gone { .. }))
+                | Err(RecvTimeoutError::Disconnected) => {
+                    return;
+                }
+                Ok(_) | Err(RecvTimeoutError::Timeout) => {}
+            }
         }
     }
 }

@@ -6,6 +6,7 @@
 //! | [`Parsed::check_path`] | the bytes belong to the file's name (Nix spec §2.3) | here |
 //! | [`check_outputs`] | the output paths follow from the content (§2.5, §2.6) | [`modulo`] |
 //! | [`Outline`] | what of it a plan keeps | [`mod@outline`] |
+//! | [`Draft`] | all of these at once, for a plan, in the short way where there is one | [`draft`] |
 //! | [`unsupported()`] | nothing is asked for that is not built yet | [`mod@unsupported`] |
 //! | [`Recipe`] | program, environment and files of the builder (§4.3 to §4.5) | [`recipe`] |
 //!
@@ -13,18 +14,22 @@
 //! from the sorted form. The syntax itself, hashing and paths are the `nix-derivation` crate's,
 //! which takes derivations whose arguments and names are UTF-8; others are refused by name.
 
+pub mod draft;
 pub mod modulo;
 pub mod outline;
+mod plain;
 pub mod recipe;
 pub mod unsupported;
 
 use std::collections::BTreeMap;
 
+pub use draft::{Draft, Wanted};
 pub use modulo::{Input, Modulo, check_outputs};
 pub use nix_derivation::InputDerivation;
-pub use outline::Outline;
+pub use outline::{Outline, OutputPaths};
 pub use recipe::{Network, OutputSpec, Personality, Recipe};
 use sha2::{Digest as _, Sha256};
+use unsupported::Attributes;
 pub use unsupported::{Demands, Kvm, Level, Systems, Unsupported, unsupported};
 
 use crate::nix::{Derivation, NixHash, STORE_DIR, StorePath, base32};
@@ -211,17 +216,8 @@ impl Parsed {
 
     /// Whether a binary cache may be asked for the outputs (`allowSubstitutes`, Nix spec §8.1).
     pub fn allows_substitutes(&self) -> bool {
-        match self.derivation.structured_attrs() {
-            Some(attributes) => attributes
-                .get("allowSubstitutes")
-                .and_then(serde_json::Value::as_bool)
-                .unwrap_or(true),
-            None => self
-                .derivation
-                .environment()
-                .get("allowSubstitutes")
-                .is_none_or(|value| value == b"1"),
-        }
+        let attributes = Attributes::of(&self.derivation);
+        attributes.bool("allowSubstitutes").unwrap_or(true)
     }
 }
 
@@ -246,11 +242,26 @@ fn text_path(
         ":{}:{STORE_DIR}:{name}",
         NixHash::Sha256(Sha256::digest(text).into()).to_nix_base16_string()
     ));
+    StorePath::from_parts(digest_of(hash), name)
+}
+
+/// What a store path has of the hash of its fingerprint (Nix spec §1.2).
+fn digest_of(fingerprint: Sha256) -> [u8; 20] {
     let mut digest = [0; 20];
-    for (at, byte) in hash.finalize().into_iter().enumerate() {
+    for (at, byte) in fingerprint.finalize().into_iter().enumerate() {
         digest[at % 20] ^= byte;
     }
-    StorePath::from_parts(digest, name)
+    digest
+}
+
+fn hex(hash: &[u8; 32]) -> String {
+    const DIGITS: &[u8; 16] = b"0123456789abcdef";
+    let mut text = String::with_capacity(64);
+    for byte in hash {
+        text.push(char::from(DIGITS[usize::from(byte >> 4)]));
+        text.push(char::from(DIGITS[usize::from(byte & 15)]));
+    }
+    text
 }
 
 fn malformed(drv: &StorePath, source: nix_derivation::Error) -> Error {

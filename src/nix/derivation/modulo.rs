@@ -3,7 +3,7 @@
 //! Nothing here remembers: whoever walks a closure, inputs first, keeps each derivation's
 //! [`Modulo`] and hands it in for the dependents. So each file is hashed twice and no more.
 
-use std::collections::BTreeMap;
+use std::collections::BTreeSet;
 
 /// The identity of a derivation as an input of others.
 pub use nix_derivation::InputDerivationHash as Modulo;
@@ -14,8 +14,8 @@ use crate::nix::{Output, StoreDir, StorePath};
 /// An input that was checked already.
 #[derive(Debug, Clone, Copy)]
 pub struct Input<'a> {
-    /// Its outputs by name.
-    pub outputs: &'a BTreeMap<String, Option<StorePath>>,
+    /// The names of its outputs.
+    pub outputs: &'a BTreeSet<String>,
     /// What [`check_outputs`] returned for it.
     pub modulo: Modulo,
 }
@@ -76,7 +76,7 @@ fn check_inputs<'a>(
         if let Some(output) = wanted
             .outputs()
             .iter()
-            .find(|name| !outputs.contains_key(*name))
+            .find(|name| !outputs.contains(*name))
         {
             return Err(Error::NoSuchOutput {
                 drv: parsed.path.clone(),
@@ -122,14 +122,40 @@ fn check_variable(parsed: &Parsed, output: &str, path: &StorePath) -> Result<(),
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
+
     use serde_json::Value;
 
     use super::super::tests::{VECTORS, path_of, vector};
     use super::super::{decode, parse};
     use super::*;
 
+    struct Checked {
+        parsed: Parsed,
+        modulo: Modulo,
+        outputs: BTreeSet<String>,
+    }
+
+    impl Checked {
+        fn new(parsed: Parsed, modulo: Modulo) -> Self {
+            let outputs = parsed.outputs.keys().cloned().collect();
+            Self {
+                parsed,
+                modulo,
+                outputs,
+            }
+        }
+
+        fn input(&self) -> Input<'_> {
+            Input {
+                outputs: &self.outputs,
+                modulo: self.modulo,
+            }
+        }
+    }
+
     /// Every vector with its identity, by path.
-    fn checked() -> BTreeMap<StorePath, (Parsed, Modulo)> {
+    fn checked() -> BTreeMap<StorePath, Checked> {
         let mut waiting: Vec<Parsed> = fs_err::read_dir(format!("{VECTORS}/drv"))
             .unwrap()
             .map(|entry| {
@@ -138,7 +164,7 @@ mod tests {
                 parse(&path, &fs_err::read(entry.path()).unwrap()).unwrap()
             })
             .collect();
-        let mut done: BTreeMap<StorePath, (Parsed, Modulo)> = BTreeMap::new();
+        let mut done: BTreeMap<StorePath, Checked> = BTreeMap::new();
         while !waiting.is_empty() {
             let (ready, rest): (Vec<_>, Vec<_>) = waiting.into_iter().partition(|parsed| {
                 parsed
@@ -149,14 +175,9 @@ mod tests {
             });
             assert!(!ready.is_empty());
             for parsed in ready {
-                let modulo = check_outputs(&parsed, |path| {
-                    done.get(path).map(|(parsed, modulo)| Input {
-                        outputs: &parsed.outputs,
-                        modulo: *modulo,
-                    })
-                })
-                .unwrap();
-                done.insert(parsed.path.clone(), (parsed, modulo));
+                let modulo = check_outputs(&parsed, |path| done.get(path).map(Checked::input));
+                let checked = Checked::new(parsed, modulo.unwrap());
+                done.insert(checked.parsed.path.clone(), checked);
             }
             waiting = rest;
         }
@@ -173,20 +194,15 @@ mod tests {
         for list in ["derivations", "caDerivations"] {
             for case in manifest[list].as_array().unwrap() {
                 let path: StorePath = case["drv"].as_str().unwrap().parse().unwrap();
-                let (parsed, modulo) = &checked[&path];
-                compare(case, parsed, *modulo, &checked);
+                compare(case, &checked[&path], &checked);
                 compared += 1;
             }
         }
         assert_eq!(compared, 51);
     }
 
-    fn compare(
-        case: &Value,
-        parsed: &Parsed,
-        modulo: Modulo,
-        checked: &BTreeMap<StorePath, (Parsed, Modulo)>,
-    ) {
+    fn compare(case: &Value, one: &Checked, checked: &BTreeMap<StorePath, Checked>) {
+        let Checked { parsed, modulo, .. } = one;
         let hashes = &case["hashModulo"];
         assert_eq!(
             hashes["kind"] == "deferred",
@@ -194,11 +210,11 @@ mod tests {
             "{}",
             parsed.path
         );
-        let digest = match modulo {
+        let digest = match *modulo {
             Modulo::Regular(hash) => {
                 let masked = parsed
                     .derivation
-                    .hash_output_path_modulo(|path| checked[path].1)
+                    .hash_output_path_modulo(|path| checked[path].modulo)
                     .unwrap();
                 for (_, expected) in hashes["masked"].as_object().unwrap() {
                     assert_eq!(*expected, masked.into_ready().unwrap().to_string());
@@ -247,13 +263,8 @@ mod tests {
             .unwrap()
             .replacen(r#"["dev"]"#, r#"["devel"]"#, 1);
         let parsed = decode(&path, text.as_bytes()).unwrap();
-        let error = check_outputs(&parsed, |path| {
-            checked.get(path).map(|(parsed, modulo)| Input {
-                outputs: &parsed.outputs,
-                modulo: *modulo,
-            })
-        })
-        .unwrap_err();
+        let error = check_outputs(&parsed, |path| checked.get(path).map(Checked::input));
+        let error = error.unwrap_err();
         assert!(matches!(error, Error::NoSuchOutput { ref output, .. } if output == "devel"));
         let error = check_outputs(&parsed, |_| None).unwrap_err();
         assert!(matches!(error, Error::UnknownInput { .. }));

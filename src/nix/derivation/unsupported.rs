@@ -4,7 +4,9 @@
 //! whatever made it. What Nix itself ignores is ignored here too: `impureEnvVars` of a derivation
 //! without a fixed output, blank lists where a blank list means nothing.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
+
+use nix_derivation::StructuredAttrs;
 
 use crate::nix::{ContentAddressMethod, Derivation, Output};
 
@@ -157,16 +159,28 @@ pub struct Demands {
 impl Demands {
     /// Reads them.
     pub fn of(drv: &Derivation) -> Self {
-        let features: BTreeSet<String> = strings(drv, "requiredSystemFeatures")
+        let mut kinds = drv.outputs().values();
+        let fixed = kinds.any(|output| output.fixed_content_address().is_some());
+        let mut demands = Self::of_plain(drv.builder(), fixed, Attributes::of(drv));
+        if let Some(first) = outputs(drv) {
+            demands.first = Some(Box::new(first));
+        }
+        demands
+    }
+
+    /// Reads those of a derivation whose inputs and outputs are nothing special.
+    pub(super) fn of_plain(builder: &str, fixed: bool, attributes: Attributes<'_>) -> Self {
+        let features: BTreeSet<String> = attributes
+            .strings("requiredSystemFeatures")
             .unwrap_or_default()
             .into_iter()
             .collect();
-        let then = isolation(drv)
-            .or_else(|| checks(drv))
-            .or_else(|| structured(drv))
-            .or_else(|| exported(drv));
+        let then = isolation(attributes, fixed)
+            .or_else(|| checks(attributes))
+            .or_else(|| structured(attributes))
+            .or_else(|| exported(attributes));
         Self {
-            first: outputs(drv).or_else(|| builtin(drv)).map(Box::new),
+            first: builtin(builder).map(Box::new),
             features: features.into_iter().collect(),
             then: then.map(Box::new),
         }
@@ -219,8 +233,7 @@ fn outputs(drv: &Derivation) -> Option<Unsupported> {
     })
 }
 
-fn builtin(drv: &Derivation) -> Option<Unsupported> {
-    let builder = drv.builder();
+fn builtin(builder: &str) -> Option<Unsupported> {
     builder
         .starts_with("builtin:")
         .then(|| Unsupported::Builtin {
@@ -228,65 +241,119 @@ fn builtin(drv: &Derivation) -> Option<Unsupported> {
         })
 }
 
-fn structured(drv: &Derivation) -> Option<Unsupported> {
-    drv.structured_attrs()
-        .map(|_| Unsupported::StructuredAttributes)
+fn structured(attributes: Attributes<'_>) -> Option<Unsupported> {
+    matches!(attributes, Attributes::Structured(_)).then_some(Unsupported::StructuredAttributes)
 }
 
-fn isolation(drv: &Derivation) -> Option<Unsupported> {
-    let asks = |name| strings(drv, name).is_some_and(|values| !values.is_empty());
-    let fixed = || {
-        drv.outputs()
-            .values()
-            .any(|output| output.fixed_content_address().is_some())
+fn isolation(attributes: Attributes<'_>, fixed: bool) -> Option<Unsupported> {
+    let asks = |name| {
+        let values = attributes.strings(name);
+        values.is_some_and(|values| !values.is_empty())
     };
-    if is_true(drv, "__noChroot") {
+    if attributes.is_true("__noChroot") {
         Some(Unsupported::NoChroot)
     } else if asks("__impureHostDeps") {
         Some(Unsupported::ImpureHostDeps)
-    } else if asks("impureEnvVars") && fixed() {
+    } else if fixed && asks("impureEnvVars") {
         Some(Unsupported::ImpureEnvVars)
     } else {
         None
     }
 }
 
-fn checks(drv: &Derivation) -> Option<Unsupported> {
-    if let Some(attributes) = drv.structured_attrs() {
-        // Nix spec §5.9: the lists at the top mean nothing here.
-        let attribute = "outputChecks";
-        return attributes
-            .get(attribute)
-            .map(|_| Unsupported::OutputCheck { attribute });
-    }
+fn checks(attributes: Attributes<'_>) -> Option<Unsupported> {
+    let variables = match attributes {
+        Attributes::Structured(attributes) => {
+            // Nix spec §5.9: the lists at the top mean nothing here.
+            let attribute = "outputChecks";
+            return attributes
+                .get(attribute)
+                .map(|_| Unsupported::OutputCheck { attribute });
+        }
+        Attributes::Variables(variables) => variables,
+    };
     // An empty `allowed…` list allows nothing; an empty `disallowed…` list forbids nothing.
     let allowed = ["allowedReferences", "allowedRequisites"]
         .into_iter()
-        .find(|name| drv.environment().contains_key(*name));
+        .find(|name| asked(variables, name).is_some());
     let disallowed = ["disallowedReferences", "disallowedRequisites"]
         .into_iter()
-        .find(|name| strings(drv, name).is_some_and(|values| !values.is_empty()));
+        .find(|name| {
+            let values = attributes.strings(name);
+            values.is_some_and(|values| !values.is_empty())
+        });
     allowed
         .or(disallowed)
         .map(|attribute| Unsupported::OutputCheck { attribute })
 }
 
-fn exported(drv: &Derivation) -> Option<Unsupported> {
-    let asked = strings(drv, "exportReferencesGraph").filter(|values| !values.is_empty());
+fn exported(attributes: Attributes<'_>) -> Option<Unsupported> {
+    let asked = attributes
+        .strings("exportReferencesGraph")
+        .filter(|values| !values.is_empty());
     asked.map(|_| Unsupported::ExportReferencesGraph)
 }
 
-/// An attribute that is a list: from JSON, or a variable's words (Nix spec §4.6).
-fn strings(drv: &Derivation, name: &str) -> Option<Vec<String>> {
-    match drv.structured_attrs() {
-        Some(attributes) => attributes.get(name)?.as_array().map(|values| {
-            values
-                .iter()
-                .filter_map(|value| value.as_str().map(ToOwned::to_owned))
-                .collect()
-        }),
-        None => drv.environment().get(name).map(|value| words(value)),
+/// Where a derivation says what it asks for.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Attributes<'a> {
+    /// In JSON.
+    Structured(&'a StructuredAttrs),
+    /// In variables; of these, none matters but [`ASKED`].
+    Variables(&'a BTreeMap<String, Vec<u8>>),
+}
+
+/// Every variable that [`Attributes`] are asked for, sorted.
+pub(super) const ASKED: [&str; 10] = [
+    "__impureHostDeps",
+    "__noChroot",
+    "allowSubstitutes",
+    "allowedReferences",
+    "allowedRequisites",
+    "disallowedReferences",
+    "disallowedRequisites",
+    "exportReferencesGraph",
+    "impureEnvVars",
+    "requiredSystemFeatures",
+];
+
+impl<'a> Attributes<'a> {
+    pub(super) fn of(drv: &'a Derivation) -> Self {
+        match drv.structured_attrs() {
+            Some(attributes) => Self::Structured(attributes),
+            None => Self::Variables(drv.environment()),
+        }
     }
+
+    /// An attribute that is a list: from JSON, or a variable's words (Nix spec §4.6).
+    fn strings(self, name: &str) -> Option<Vec<String>> {
+        match self {
+            Self::Structured(attributes) => attributes.get(name)?.as_array().map(|values| {
+                values
+                    .iter()
+                    .filter_map(|value| value.as_str().map(ToOwned::to_owned))
+                    .collect()
+            }),
+            Self::Variables(variables) => asked(variables, name).map(words),
+        }
+    }
+
+    fn is_true(self, name: &str) -> bool {
+        self.bool(name) == Some(true)
+    }
+
+    /// An attribute that is a truth value; a variable is true if it is `1`.
+    pub(super) fn bool(self, name: &str) -> Option<bool> {
+        match self {
+            Self::Structured(attributes) => attributes.get(name)?.as_bool(),
+            Self::Variables(variables) => asked(variables, name).map(|value| value == b"1"),
+        }
+    }
+}
+
+fn asked<'a>(variables: &'a BTreeMap<String, Vec<u8>>, name: &str) -> Option<&'a [u8]> {
+    debug_assert!(ASKED.contains(&name), "`{name}` is not among those kept");
+    variables.get(name).map(Vec::as_slice)
 }
 
 fn words(value: &[u8]) -> Vec<String> {
@@ -295,16 +362,6 @@ fn words(value: &[u8]) -> Vec<String> {
         .filter(|word| !word.is_empty())
         .map(|word| String::from_utf8_lossy(word).into_owned())
         .collect()
-}
-
-fn is_true(drv: &Derivation, name: &str) -> bool {
-    match drv.structured_attrs() {
-        Some(attributes) => attributes.get(name) == Some(&serde_json::Value::Bool(true)),
-        None => drv
-            .environment()
-            .get(name)
-            .is_some_and(|value| value == b"1"),
-    }
 }
 
 #[cfg(test)]

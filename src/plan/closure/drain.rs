@@ -8,13 +8,19 @@ struct Queue<T> {
     items: Vec<T>,
     /// Threads that are at work and may find more.
     busy: usize,
+    /// Threads that wait; to wake nobody costs a system call, too.
+    idle: usize,
 }
 
 /// Runs `work` on `items` and on whatever it pushes, until nothing is left.
 ///
 /// The order is not defined; every item is worked on once. `work` must not panic.
 pub fn drain<T: Send>(threads: NonZeroUsize, items: Vec<T>, work: impl Fn(T, &mut Vec<T>) + Sync) {
-    let queue = Mutex::new(Queue { items, busy: 0 });
+    let queue = Mutex::new(Queue {
+        items,
+        busy: 0,
+        idle: 0,
+    });
     let changed = Condvar::new();
     thread::scope(|scope| {
         for _ in 1..threads.get() {
@@ -34,14 +40,16 @@ fn worker<T>(queue: &Mutex<Queue<T>>, changed: &Condvar, work: impl Fn(T, &mut V
             work(item, &mut found);
             locked = queue.lock().unwrap_or_else(PoisonError::into_inner);
             locked.busy -= 1;
-            if !found.is_empty() || locked.busy == 0 {
-                locked.items.append(&mut found);
+            locked.items.append(&mut found);
+            if locked.idle > 0 && (locked.busy == 0 || !locked.items.is_empty()) {
                 changed.notify_all();
             }
         } else if locked.busy == 0 {
             return;
         } else {
+            locked.idle += 1;
             locked = changed.wait(locked).unwrap_or_else(PoisonError::into_inner);
+            locked.idle -= 1;
         }
     }
 }

@@ -13,8 +13,8 @@ use std::num::NonZeroUsize;
 use std::sync::Arc;
 
 use self::read::{Found, read};
-use crate::nix::StorePath;
 use crate::nix::derivation::{self, Outline};
+use crate::nix::{Ranked, StorePath};
 
 /// Where `.drv` files are read from.
 pub trait Source: Sync {
@@ -97,11 +97,11 @@ fn arrows(members: &[StorePath]) -> String {
 /// Derivations with all they need, each checked. Sorted by path.
 #[derive(Debug, Clone, Default)]
 pub struct Closure {
-    nodes: Vec<Arc<Outline>>,
+    pub(super) nodes: Vec<Arc<Outline>>,
     /// Each node's inputs, in the order of their paths.
-    inputs: Vec<Vec<Input>>,
+    pub(super) inputs: Vec<Vec<Input>>,
     /// Positions in `nodes`, inputs before dependents.
-    topological: Vec<usize>,
+    pub(super) topological: Vec<usize>,
 }
 
 /// What a derivation needs of another.
@@ -157,7 +157,12 @@ pub fn load<'a>(
         .unread
         .pop_first()
         .or_else(|| found.refused.pop_first().map(refused));
-    let edges = Edges::of(&found);
+    let needs = found
+        .files
+        .iter_mut()
+        .map(|file| std::mem::take(&mut file.needs));
+    let needs = needs.collect();
+    let edges = Edges::of(&found, needs);
     let topological = edges.topological()?;
     if let Some((drv, problem)) = problem {
         let needed = edges.chain(&roots, &drv);
@@ -170,7 +175,7 @@ pub fn load<'a>(
     Ok(Closure {
         nodes: outlines.cloned().collect(),
         topological,
-        inputs: edges.inputs(&found),
+        inputs: edges.inputs,
     })
 }
 
@@ -202,45 +207,37 @@ struct Edges<'a> {
     paths: Vec<&'a StorePath>,
     /// By position, the number that reading gave it.
     numbers: Vec<usize>,
-    /// By position, those of its inputs. What could not be read has none.
-    inputs: Vec<Vec<usize>>,
+    /// By position, its inputs. What could not be read has none.
+    inputs: Vec<Vec<Input>>,
 }
 
 impl<'a> Edges<'a> {
-    fn of(found: &'a Found) -> Self {
-        let mut named: Vec<(&StorePath, usize)> = found
-            .numbers
-            .iter()
-            .map(|(path, number)| (path, *number))
+    /// `needs` are those of the files, by number.
+    fn of(found: &'a Found, mut needs: Vec<Vec<Input>>) -> Self {
+        let files = found.files.iter().enumerate();
+        let mut named: Vec<(Ranked<'_>, usize)> = files
+            .map(|(number, file)| (Ranked::from(&file.path), number))
             .collect();
         named.sort_unstable();
-        let (paths, numbers): (Vec<_>, Vec<_>) = named.into_iter().unzip();
+        let named = named
+            .into_iter()
+            .map(|(ranked, number)| (ranked.path, number));
+        let (paths, numbers): (Vec<_>, Vec<_>) = named.unzip();
         let mut positions = vec![0; numbers.len()];
         for (position, &number) in numbers.iter().enumerate() {
             positions[number] = position;
         }
-        let needs = |number: &usize| {
-            let needs = found.files[*number].needs.iter();
-            needs.map(|need| positions[need.number]).collect()
-        };
+        for need in needs.iter_mut().flatten() {
+            need.position = positions[need.position];
+        }
+        let inputs = numbers
+            .iter()
+            .map(|&number| std::mem::take(&mut needs[number]));
         Self {
             paths,
-            inputs: numbers.iter().map(needs).collect(),
+            inputs: inputs.collect(),
             numbers,
         }
-    }
-
-    fn inputs(&self, found: &Found) -> Vec<Vec<Input>> {
-        let both = self.inputs.iter().zip(&self.numbers);
-        let inputs = both.map(|(inputs, &number)| {
-            let needs = found.files[number].needs.iter();
-            let inputs = inputs.iter().zip(needs).map(|(&position, need)| Input {
-                position,
-                outputs: need.outputs.clone(),
-            });
-            inputs.collect()
-        });
-        inputs.collect()
     }
 
     /// The shortest chain of dependents from `drv` up to a root.
@@ -251,7 +248,7 @@ impl<'a> Edges<'a> {
             .filter(|&position| is_root(position))
             .collect();
         while let Some(dependent) = queue.pop_front() {
-            for &input in &self.inputs[dependent] {
+            for input in self.inputs[dependent].iter().map(|input| input.position) {
                 if !is_root(input) && !parents.contains_key(&input) {
                     parents.insert(input, dependent);
                     queue.push_back(input);
@@ -271,8 +268,8 @@ impl<'a> Edges<'a> {
     fn topological(&self) -> Result<Vec<usize>, Error> {
         let mut dependents = vec![Vec::new(); self.paths.len()];
         for (dependent, inputs) in self.inputs.iter().enumerate() {
-            for &input in inputs {
-                dependents[input].push(dependent);
+            for input in inputs {
+                dependents[input.position].push(dependent);
             }
         }
         let mut waiting: Vec<usize> = self.inputs.iter().map(Vec::len).collect();
@@ -304,9 +301,10 @@ impl<'a> Edges<'a> {
                 break first;
             }
             walk.push(position);
-            position = *self.inputs[position]
+            position = self.inputs[position]
                 .iter()
-                .find(|&&input| waiting[input] > 0)
+                .map(|input| input.position)
+                .find(|&input| waiting[input] > 0)
                 .expect("what never became ready has an input that never did");
         };
         let mut cycle = walk.split_off(first);

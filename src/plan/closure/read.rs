@@ -16,13 +16,14 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use super::drain::drain;
 use super::{Problem, Source};
 use crate::nix::StorePath;
-use crate::nix::derivation::{self, Input, Modulo, Outline, Parsed};
+use crate::nix::derivation::{self, Draft, Input, Modulo, Outline, Wanted};
+use crate::plan::closure;
 
 /// What was found. Files are numbered as they are first named.
 #[derive(Default)]
 pub(super) struct Found {
-    /// The number of each path.
-    pub numbers: HashMap<StorePath, usize>,
+    /// The number of each path, by its full text.
+    numbers: HashMap<Box<str>, usize>,
     /// By number.
     pub files: Vec<File>,
     /// Files that could not be read, or are not what their names say.
@@ -30,28 +31,20 @@ pub(super) struct Found {
     /// Files whose outputs do not follow from their content.
     pub refused: BTreeMap<StorePath, derivation::Error>,
     /// Sets of outputs, each kept once: nearly all derivations are wanted for `out`.
-    outputs: BTreeSet<Arc<BTreeSet<String>>>,
+    outputs: HashMap<Box<str>, Arc<BTreeSet<String>>>,
 }
 
 /// One file.
-#[derive(Default)]
 pub(super) struct File {
+    /// Where it lies.
+    pub path: StorePath,
     stage: Stage,
-    /// What it needs, in the order of paths, once it was read.
-    pub needs: Vec<Need>,
+    /// What it needs, in the order of paths, once it was read. Positions are numbers here.
+    pub needs: Vec<closure::Input>,
     /// How many of these are not checked.
     waiting: usize,
     /// Those that wait for it.
     dependents: Vec<usize>,
-}
-
-/// A derivation that another needs.
-#[derive(Debug, Clone)]
-pub struct Need {
-    /// Which one.
-    pub number: usize,
-    /// The outputs of it.
-    pub outputs: Arc<BTreeSet<String>>,
 }
 
 #[derive(Default)]
@@ -60,13 +53,22 @@ enum Stage {
     Named,
     /// Somebody reads or checks it.
     Busy,
-    Waiting(Box<Parsed>),
-    Checked(Arc<Outline>, Modulo),
+    Waiting(Draft),
+    Checked(Checked),
     Failed,
 }
 
+/// What is kept of a file in which nothing is wrong.
+struct Checked {
+    outline: Arc<Outline>,
+    /// The names of its outputs, and its identity: what its dependents have to know.
+    facts: Facts,
+}
+
+type Facts = (Arc<BTreeSet<String>>, Modulo);
+
 enum Step {
-    Read(usize, StorePath),
+    Read(usize),
     Check(usize),
 }
 
@@ -74,7 +76,7 @@ impl File {
     /// What is kept of it, if nothing was wrong.
     pub fn outline(&self) -> Option<&Arc<Outline>> {
         match &self.stage {
-            Stage::Checked(outline, _) => Some(outline),
+            Stage::Checked(checked) => Some(&checked.outline),
             _ => None,
         }
     }
@@ -93,36 +95,34 @@ pub(super) fn read(
     let mut found = Found::default();
     let steps = roots
         .iter()
-        .map(|root| Step::Read(found.number(root), root.clone()))
+        .map(|root| Step::Read(found.number(&root.to_string(), || root.clone())))
         .collect();
     let found = Mutex::new(found);
     drain(threads, steps, |step, next| match step {
-        Step::Read(number, drv) => read_file(number, &drv, source, &found, next),
+        Step::Read(number) => read_file(number, source, &found, next),
         Step::Check(number) => check(number, &found, next),
     });
     found.into_inner().unwrap_or_else(PoisonError::into_inner)
 }
 
-fn read_file(
-    number: usize,
-    drv: &StorePath,
-    source: &impl Source,
-    found: &Mutex<Found>,
-    next: &mut Vec<Step>,
-) {
-    match &mut lock(found).files[number].stage {
-        named @ Stage::Named => *named = Stage::Busy,
-        // Several may have named it.
-        _ => return,
-    }
-    let read = read_one(drv, source);
+fn read_file(number: usize, source: &impl Source, found: &Mutex<Found>, next: &mut Vec<Step>) {
+    let drv = {
+        let file = &mut lock(found).files[number];
+        match &mut file.stage {
+            named @ Stage::Named => *named = Stage::Busy,
+            // Several may have named it.
+            _ => return,
+        }
+        file.path.clone()
+    };
+    let read = read_one(&drv, source);
     let mut found = lock(found);
     match read {
-        Ok(parsed) => found.follow(number, parsed, next),
-        Err((parsed, problem)) => {
-            found.unread.insert(drv.clone(), problem);
-            if let Some(parsed) = parsed {
-                found.follow(number, parsed, next);
+        Ok(draft) => found.follow(number, draft, next),
+        Err((draft, problem)) => {
+            found.unread.insert(drv, problem);
+            if let Some(draft) = draft {
+                found.follow(number, draft, next);
             }
             found.files[number].stage = Stage::Failed;
         }
@@ -130,45 +130,41 @@ fn read_file(
 }
 
 /// A file under a wrong name is followed all the same: only so can a cycle be seen as one.
-fn read_one(
-    drv: &StorePath,
-    source: &impl Source,
-) -> Result<Box<Parsed>, (Option<Box<Parsed>>, Problem)> {
+fn read_one(drv: &StorePath, source: &impl Source) -> Result<Draft, (Option<Draft>, Problem)> {
     let bytes = source
         .read(drv)
         .map_err(|error| (None, Problem::Source(error)))?;
     let invalid = |error| Problem::Invalid(Box::new(error));
-    let parsed = derivation::decode(drv, &bytes).map_err(|error| (None, invalid(error)))?;
-    let parsed = Box::new(parsed);
-    match parsed.check_path(&bytes) {
-        Ok(()) => Ok(parsed),
-        Err(error) => Err((Some(parsed), invalid(error))),
+    let draft = Draft::decode(drv, &bytes).map_err(|error| (None, invalid(error)))?;
+    match draft.check_path(&bytes) {
+        Ok(()) => Ok(draft),
+        Err(error) => Err((Some(draft), invalid(error))),
     }
 }
 
 fn check(number: usize, found: &Mutex<Found>, next: &mut Vec<Step>) {
-    let (parsed, inputs) = {
+    let (drv, draft, inputs) = {
         let mut found = lock(found);
-        let stage = &mut found.files[number].stage;
+        let file = &mut found.files[number];
         // What was followed under a wrong name has failed already.
-        let Stage::Waiting(_) = stage else { return };
-        let Stage::Waiting(parsed) = std::mem::replace(stage, Stage::Busy) else {
+        let Stage::Waiting(_) = file.stage else {
             return;
         };
-        (parsed, found.inputs(number))
+        let Stage::Waiting(draft) = std::mem::replace(&mut file.stage, Stage::Busy) else {
+            return;
+        };
+        (file.path.clone(), draft, found.inputs(number))
     };
-    let paths: Vec<&StorePath> = parsed.derivation.input_derivations().keys().collect();
-    let checked = derivation::check_outputs(&parsed, |path| {
-        // Both lists are in the order of paths.
-        let (outline, modulo) = inputs.get(paths.binary_search(&path).ok()?)?;
-        Some(Input {
-            outputs: &outline.outputs,
+    let inputs: Vec<Input<'_>> = inputs
+        .iter()
+        .map(|(outputs, modulo)| Input {
+            outputs,
             modulo: *modulo,
         })
-    });
-    let checked = match checked {
-        Ok(modulo) => Ok((Arc::new(Outline::of(*parsed)), modulo)),
-        Err(error) => Err((parsed.path.clone(), error)),
+        .collect();
+    let checked = match draft.finish(&inputs) {
+        Ok((outline, modulo)) => Ok((Arc::new(outline), modulo)),
+        Err(error) => Err((drv, error)),
     };
     lock(found).conclude(number, checked, next);
 }
@@ -178,35 +174,44 @@ fn lock(found: &Mutex<Found>) -> MutexGuard<'_, Found> {
 }
 
 impl Found {
-    fn number(&mut self, drv: &StorePath) -> usize {
-        if let Some(&number) = self.numbers.get(drv) {
+    /// The number of a path, whose full text is `text`.
+    fn number(&mut self, text: &str, path: impl FnOnce() -> StorePath) -> usize {
+        if let Some(&number) = self.numbers.get(text) {
             return number;
         }
         let number = self.files.len();
-        self.numbers.insert(drv.clone(), number);
-        self.files.push(File::default());
+        self.numbers.insert(text.into(), number);
+        self.files.push(File {
+            path: path(),
+            stage: Stage::Named,
+            needs: Vec::new(),
+            waiting: 0,
+            dependents: Vec::new(),
+        });
         number
     }
 
-    fn shared(&mut self, outputs: &BTreeSet<String>) -> Arc<BTreeSet<String>> {
-        if let Some(shared) = self.outputs.get(outputs) {
+    fn shared(&mut self, wanted: Wanted<'_>) -> Arc<BTreeSet<String>> {
+        let key = wanted.key();
+        if let Some(shared) = self.outputs.get(&*key) {
             return shared.clone();
         }
-        let shared = Arc::new(outputs.clone());
-        self.outputs.insert(shared.clone());
+        let shared = Arc::new(wanted.names());
+        self.outputs.insert(key.into(), shared.clone());
         shared
     }
 
     /// Notes what a file needs, and has it read.
-    fn follow(&mut self, number: usize, parsed: Box<Parsed>, next: &mut Vec<Step>) {
-        let inputs = parsed.derivation.input_derivations();
+    fn follow(&mut self, number: usize, draft: Draft, next: &mut Vec<Step>) {
+        let inputs = draft.inputs();
         let mut needs = Vec::with_capacity(inputs.len());
         let mut waiting = 0;
         for (path, wanted) in inputs {
-            let input = self.number(path);
-            let outputs = self.shared(wanted.outputs());
-            needs.push(Need {
-                number: input,
+            let parse = || path.parse().expect("a draft has been looked through");
+            let input = self.number(&path, parse);
+            let outputs = self.shared(wanted);
+            needs.push(closure::Input {
+                position: input,
                 outputs,
             });
             let file = &mut self.files[input];
@@ -215,23 +220,23 @@ impl Found {
                 file.dependents.push(number);
             }
             if matches!(file.stage, Stage::Named) {
-                next.push(Step::Read(input, path.clone()));
+                next.push(Step::Read(input));
             }
         }
         let file = &mut self.files[number];
         file.needs = needs;
         file.waiting = waiting;
-        file.stage = Stage::Waiting(parsed);
+        file.stage = Stage::Waiting(draft);
         if waiting == 0 {
             next.push(Step::Check(number));
         }
     }
 
     /// What a file needs; all of it was checked.
-    fn inputs(&self, number: usize) -> Vec<(Arc<Outline>, Modulo)> {
+    fn inputs(&self, number: usize) -> Vec<Facts> {
         let needs = self.files[number].needs.iter();
-        let checked = needs.filter_map(|need| match &self.files[need.number].stage {
-            Stage::Checked(outline, modulo) => Some((outline.clone(), *modulo)),
+        let checked = needs.filter_map(|need| match &self.files[need.position].stage {
+            Stage::Checked(checked) => Some(checked.facts.clone()),
             _ => None,
         });
         checked.collect()
@@ -250,7 +255,10 @@ impl Found {
                 self.refused.insert(drv, error);
             }
             Ok((outline, modulo)) => {
-                self.files[number].stage = Stage::Checked(outline, modulo);
+                let outputs: BTreeSet<String> =
+                    outline.outputs.keys().map(ToOwned::to_owned).collect();
+                let facts = (self.shared(Wanted::Named(&outputs)), modulo);
+                self.files[number].stage = Stage::Checked(Checked { outline, facts });
                 for dependent in std::mem::take(&mut self.files[number].dependents) {
                     let file = &mut self.files[dependent];
                     file.waiting -= 1;

@@ -9,7 +9,7 @@ use serde::Serialize;
 use super::{View, caches, reason, wanter_name, word};
 use crate::nix::StorePath;
 use crate::pipeline::{Root, StoreView};
-use crate::plan::graph::{Input, Node};
+use crate::plan::graph::Node;
 use crate::plan::{NodeIndex, Wanter, effects};
 
 /// The version of the format, in the field `version`.
@@ -166,7 +166,7 @@ fn node<'a>(view: &View<'a>, index: NodeIndex, node: &'a Node) -> NodeDocument<'
         .decision
         .missing()
         .into_iter()
-        .flat_map(|missing| missing.0.keys());
+        .flat_map(|missing| missing.0.iter());
     NodeDocument {
         drv: parsed.path.to_string(),
         name: parsed.name(),
@@ -186,11 +186,11 @@ fn node<'a>(view: &View<'a>, index: NodeIndex, node: &'a Node) -> NodeDocument<'
         outputs: parsed
             .outputs
             .iter()
-            .map(|(name, path)| (name.as_str(), path.as_ref().map(ToString::to_string)))
+            .map(|(name, path)| (name, path.as_ref().map(ToString::to_string)))
             .collect(),
         inputs: node
             .inputs()
-            .map(|input| self::input(view, input))
+            .map(|input| self::input(view, input.node, input.outputs))
             .collect(),
         sources: parsed.sources.iter().map(ToString::to_string).collect(),
         waits_for: decided
@@ -202,10 +202,10 @@ fn node<'a>(view: &View<'a>, index: NodeIndex, node: &'a Node) -> NodeDocument<'
     }
 }
 
-fn input<'a>(view: &View<'_>, input: Input<'a>) -> InputDocument<'a> {
+fn input<'a>(view: &View<'_>, node: NodeIndex, outputs: &'a BTreeSet<String>) -> InputDocument<'a> {
     InputDocument {
-        drv: drv(view, input.node),
-        outputs: input.outputs,
+        drv: drv(view, node),
+        outputs,
     }
 }
 
@@ -221,15 +221,7 @@ fn effect<'a>(view: &View<'a>, effect: &'a effects::Effect) -> EffectDocument<'a
         needs: effect
             .needs
             .iter()
-            .map(|need| {
-                input(
-                    view,
-                    Input {
-                        node: need.node,
-                        outputs: &need.outputs,
-                    },
-                )
-            })
+            .map(|need| input(view, need.node, &need.outputs))
             .collect(),
         sources: effect.sources.iter().map(ToString::to_string).collect(),
         root: &effect.root,

@@ -64,7 +64,7 @@ fn reason(view: &View<'_>, node: super::NodeIndex) -> String {
         Decision::Unneeded => "nothing that will be built needs it".to_owned(),
         Decision::Valid => "all wanted outputs are valid".to_owned(),
         Decision::Build(missing) => {
-            let missing = missing.0.keys().map(String::as_str).collect::<Vec<_>>();
+            let missing = missing.0.iter().map(String::as_str).collect::<Vec<_>>();
             let verb = if missing.len() == 1 { "is" } else { "are" };
             format!(
                 "{} {verb} missing, wanted by {}",

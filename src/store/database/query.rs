@@ -81,22 +81,17 @@ impl Database {
     fn merge(&self, paths: &[StorePath]) -> Result<Vec<usize>, Error> {
         let mut statement = self.prepare(SELECT_ALL)?;
         let mut rows = statement.query([]).map_err(|error| self.error(error))?;
-        let mut next = || -> Result<Option<String>, Error> {
-            let row = rows.next().map_err(|error| self.error(error))?;
-            let text = row.map(|row| row.get(0)).transpose();
-            text.map_err(|error| self.error(error))
-        };
+        let paths = paths.iter().map(StorePath::to_absolute_path);
+        let mut paths = paths.enumerate().peekable();
         let mut which = Vec::new();
-        let mut row = next()?;
-        for (at, path) in paths.iter().enumerate() {
-            let path = path.to_absolute_path();
-            while row.as_ref().is_some_and(|row| *row < path) {
-                row = next()?;
-            }
-            match &row {
-                Some(row) if *row == path => which.push(at),
-                Some(_) => {}
-                None => break,
+        while paths.peek().is_some()
+            && let Some(row) = rows.next().map_err(|error| self.error(error))?
+        {
+            let row = row.get_ref(0).and_then(|row| Ok(row.as_str()?));
+            let row = row.map_err(|error| self.error(error))?;
+            while paths.next_if(|(_, path)| path.as_str() < row).is_some() {}
+            while let Some((at, _)) = paths.next_if(|(_, path)| path == row) {
+                which.push(at);
             }
         }
         Ok(which)
