@@ -187,8 +187,8 @@ fn effect_job() -> impl Strategy<Value = EffectJob> {
         let (environment, roots, sandbox_paths, root, store) = seen;
         EffectJob {
             name,
-            pipeline,
             run,
+            pipeline,
             command,
             environment,
             tools,
