@@ -46,3 +46,34 @@ impl<'a> From<&'a StorePath> for Ranked<'a> {
 pub fn base32(bytes: &[u8]) -> String {
     nix_derivation::nixbase32::encode(bytes)
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn ranked_paths_are_in_the_order_of_their_texts(
+            digests in proptest::collection::vec((any::<[u8; 20]>(), 0..3_u8, "[a-c]{1,2}"), 1..12),
+        ) {
+            let path = |(mut digest, alike, name): ([u8; 20], u8, String)| {
+                // Some differ in the lesser part alone, and some in the name alone.
+                match alike {
+                    0 => digest = [7; 20],
+                    1 => digest[4..].fill(7),
+                    _ => {}
+                }
+                StorePath::from_parts(digest, &name).unwrap()
+            };
+            let paths: Vec<StorePath> = digests.into_iter().map(path).collect();
+            let mut ranked: Vec<Ranked<'_>> = paths.iter().map(Ranked::from).collect();
+            ranked.sort_unstable();
+            let ranked: Vec<String> = ranked.iter().map(|one| one.path.to_string()).collect();
+            let mut texts: Vec<String> = paths.iter().map(ToString::to_string).collect();
+            texts.sort_unstable();
+            prop_assert_eq!(ranked, texts);
+        }
+    }
+}

@@ -8,9 +8,9 @@ mod drain;
 mod read;
 
 use std::collections::{BTreeSet, HashMap, VecDeque};
-use std::fmt;
 use std::num::NonZeroUsize;
 use std::sync::Arc;
+use std::{fmt, thread};
 
 use self::read::{Found, read};
 use crate::nix::derivation::{self, Outline};
@@ -172,11 +172,15 @@ pub fn load<'a>(
         let outline = found.files[number].outline();
         outline.expect("without a problem or a cycle all are checked")
     });
-    Ok(Closure {
+    let closure = Closure {
         nodes: outlines.cloned().collect(),
         topological,
         inputs: edges.inputs,
-    })
+    };
+    // A hundred thousand small pieces are given back while the caller goes on; without a thread,
+    // at once.
+    let _ = thread::Builder::new().spawn(move || drop(found));
+    Ok(closure)
 }
 
 enum Problem {

@@ -16,7 +16,8 @@
 //!
 //! Nothing is refused here. What is not plain, or not right, is `None`, and is looked at in the
 //! long way ([`super::decode`], [`super::check_outputs`]), which says what is wrong with it. Tests
-//! compare the two.
+//! compare the two. One thing is known here alone: of inputs with the same hash, the outputs that
+//! are wanted come together (§2.5).
 
 mod aterm;
 mod outputs;
