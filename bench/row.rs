@@ -77,70 +77,39 @@ impl Row {
     }
 
     fn line(&self) -> String {
-        let bar = match self.bar {
-            Bar::Ratio(most) => format!("{most:.2}"),
-            Bar::Most(most) => format!("{most:.0}"),
-            Bar::None => String::new(),
-        };
-        let missed = match self.reached() {
-            Some(false) => "missed",
-            _ => "",
+        let reached = match (self.bar, self.reached()) {
+            (Bar::Ratio(most), Some(true)) => format!("{most:.2}"),
+            (Bar::Ratio(most), _) => format!("{most:.2}, missed"),
+            (Bar::Most(most), Some(true)) => format!("at most {most:.0}"),
+            (Bar::Most(most), _) => format!("at most {most:.0}, missed"),
+            (Bar::None, _) => String::new(),
         };
         let ratio = self.ratio().map(|ratio| format!("{ratio:.2}"));
-        let cells = Cells {
-            name: &self.name,
-            ours: &shown(&self.ours),
-            theirs: &shown(&self.theirs),
-            beside: self.beside,
-            ratio: &ratio.unwrap_or_default(),
-            bar: &bar,
-            missed,
-        };
-        cells.line()
+        let (ours, theirs) = (shown(&self.ours), shown(&self.theirs));
+        let ratio = ratio.unwrap_or_default();
+        cells([&self.name, &ours, &theirs, self.beside, &ratio, &reached])
     }
 }
 
-/// A line of the table.
-struct Cells<'a> {
-    name: &'a str,
-    ours: &'a str,
-    theirs: &'a str,
-    beside: &'a str,
-    ratio: &'a str,
-    bar: &'a str,
-    missed: &'a str,
+/// A line of the table, which is one of Markdown's.
+fn cells([name, ours, theirs, beside, ratio, reached]: [&str; 6]) -> String {
+    format!(
+        "| {name:<35} | {ours:>22} | {theirs:>22} | {beside:<19} | {ratio:>5} | {reached:<19} |"
+    )
 }
 
-impl Cells<'_> {
-    fn line(&self) -> String {
-        let Self {
-            name, ours, theirs, ..
-        } = self;
-        let Self {
-            beside,
-            ratio,
-            bar,
-            missed,
-            ..
-        } = self;
-        let line =
-            format!("{name:<38}{ours:>22}{theirs:>22}  {beside:<22}{ratio:>6}{bar:>6} {missed}");
-        line.trim_end().to_owned()
-    }
-}
-
-/// The line above the rows.
+/// The lines above the rows.
 pub fn head() -> String {
-    let cells = Cells {
-        name: "ms: median (least–most)",
-        ours: "pontoon",
-        theirs: "other",
-        beside: "the other",
-        ratio: "ratio",
-        bar: "bar",
-        missed: "",
-    };
-    cells.line()
+    let names = cells([
+        "ms: median (least–most)",
+        "pontoon",
+        "other",
+        "the other",
+        "ratio",
+        "to be reached",
+    ]);
+    let under = ["---", "---:", "---:", "---", "---:", "---"];
+    format!("{names}\n{}", cells(under))
 }
 
 /// The rows as lines.
