@@ -1,39 +1,46 @@
-//! A buildkitd of the benchmark's own that grants nothing, and bare ops on it.
+//! A buildkitd of the benchmark's own, on the disk where the other side's stores are too.
 
-use std::collections::BTreeMap;
-use std::os::unix::net::{UnixListener, UnixStream};
+use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
-use std::sync::mpsc::channel;
 use std::time::{Duration, Instant};
 
 use fs_err as fs;
-use pontoon::buildkit::Address;
-use pontoon::buildkit::address::Service;
-use pontoon::engine::buildkit::{BuildKit, Config, agent_id};
-use pontoon::engine::lower::{Lowering, PlainInputs, Reach, SandboxPaths};
-use pontoon::engine::{Engine, EngineEvent, Op, OpExit, OpRoot, Shape};
-use pontoon::llb::{self, Definition};
-use pontoon::nix::StorePath;
+use pontoon::engine::Shape;
+use pontoon::engine::device::{Setup, Users};
+use pontoon::engine::embedded::machine::Accounts;
+use serde_json::{Value, json};
 
+use super::side::{PONTOON, Place, script};
+
+/// The device that shows the machine's programs to an op, and what the benchmark has for it.
+pub const MACHINE: &str = "pontoon.dev/bench=machine";
 /// How long it may take to listen.
 const PATIENCE: Duration = Duration::from_mins(1);
 
 /// A running daemon.
 pub struct Daemon {
-    directory: PathBuf,
+    /// Which ops are ours.
+    pub shape: Shape,
+    /// What is the daemon's own; in strong, the root of its store.
+    pub directory: PathBuf,
     child: Child,
 }
 
 impl Daemon {
-    /// Starts one on a directory that is not there yet, in a mount namespace of its own.
-    pub fn start(directory: PathBuf) -> Self {
+    /// Starts one that runs ops of a shape, in a mount namespace of its own. Whatever its last one
+    /// had is gone.
+    pub fn start(place: &Place, shape: Shape) -> Self {
+        let directory = place.dir.join("daemon");
+        let _ = fs::remove_dir_all(&directory);
         fs::create_dir_all(directory.join("tmp")).expect("the directory is ours");
+        let granted = match shape {
+            Shape::Plain => "[cdi]\n  disabled = true\n".to_owned(),
+            Shape::Strong => devices(place, &directory),
+        };
         let below = directory.display();
         let configuration = format!(
-            "root = \"{below}/root\"\n[cdi]\n  disabled = true\n\
+            "root = \"{below}/root\"\n{granted}\
              [grpc]\n  address = [\"unix://{below}/socket\"]\n\
              [otel]\n  socketPath = \"{below}/otel\"\n\
              [worker.containerd]\n  enabled = false\n\
@@ -45,7 +52,7 @@ impl Daemon {
         let log = fs::File::create(directory.join("log")).expect("the directory is ours");
         let child = Command::new("unshare")
             .args(["--mount", "--propagation", "private", "--"])
-            .arg(programs().join("buildkitd"))
+            .arg(PathBuf::from(script("daemons/get.sh", &["buildkit"])).join("buildkitd"))
             .arg("--config")
             .arg(file)
             .env("TMPDIR", directory.join("tmp"))
@@ -54,7 +61,11 @@ impl Daemon {
             .stderr(Stdio::from(log.into_file()))
             .spawn()
             .expect("unshare starts");
-        let daemon = Self { directory, child };
+        let daemon = Self {
+            shape,
+            directory,
+            child,
+        };
         let begun = Instant::now();
         while UnixStream::connect(daemon.directory.join("socket")).is_err() {
             assert!(begun.elapsed() < PATIENCE, "the daemon does not listen");
@@ -68,67 +79,17 @@ impl Daemon {
         format!("unix://{}", self.directory.join("socket").display())
     }
 
-    /// Runs so many bare ops, so many of them at once, and says how many milliseconds it took.
-    /// They are ours to the last mount, but for the program; what starts them is our engine.
-    pub fn bare(&self, ops: usize, at_once: usize, needs: &StorePath, tag: &str) -> f64 {
-        let (tell, heard) = channel();
-        let program = Path::new(env!("CARGO_BIN_EXE_pontoon"));
-        let agent = agent_id(program).expect("the program is there");
-        let tunnel = self.directory.join(format!("tunnel-{tag}"));
-        let listener = UnixListener::bind(&tunnel).expect("the directory is ours");
-        let begun = Instant::now();
-        let mut engine = BuildKit::start(self.config(agent.clone(), tunnel, tag), move |event| {
-            let _ = tell.send(event);
-        })
-        .expect("the daemon takes a session");
-        let lowering = Lowering {
-            shape: Shape::Plain,
-            agent,
-            scratch: engine.scratch,
-            sandbox_paths: SandboxPaths::Absent,
-        };
-        let mut slots: Vec<u32> = (0..).take(at_once).collect();
-        let mut taken = BTreeMap::new();
-        let (mut started, mut ended) = (0, 0);
-        while ended < ops {
-            while started < ops
-                && let Some(slot) = slots.pop()
-            {
-                let nonce = format!("{tag}-{started}");
-                let op = bare(&lowering, needs, slot, &nonce);
-                engine.start(op).expect("the engine is there");
-                taken.insert(nonce, slot);
-                started += 1;
-            }
-            match heard.recv().expect("the engine is there") {
-                EngineEvent::Ended(end) => {
-                    assert_eq!(end.how, OpExit::Code(0), "{}", end.words);
-                    slots.extend(taken.remove(&end.nonce));
-                    ended += 1;
-                }
-                EngineEvent::Fetching(_) => {}
-                EngineEvent::Gone { reason } => panic!("the daemon is gone: {reason}"),
-            }
-        }
-        drop(engine);
-        let took = begun.elapsed();
-        drop(listener);
-        took.as_secs_f64() * 1000.0
-    }
-
-    fn config(&self, agent: String, tunnel: PathBuf, tag: &str) -> Config {
-        Config {
-            address: Address::parse(Service::BuildKitd, &self.address()).expect("it is an address"),
-            program: PathBuf::from(env!("CARGO_BIN_EXE_pontoon")),
-            agent,
-            shape: Shape::Plain,
-            entitlements: Vec::new(),
-            tunnel,
-            run: tag.to_owned(),
-            logins: None,
-            temporary: self.directory.join("tmp"),
-            cancel: Arc::new(AtomicBool::new(false)),
-        }
+    /// A `pontoon build` on it, evaluated in a store; what to build is still to be said.
+    pub fn build(&self, place: &Place, store: &Path, at_once: usize) -> Command {
+        let shape = self.shape.to_string();
+        let mut command = Command::new(PONTOON);
+        command.args(["build", "--no-link", "--engine", "buildkit"]);
+        command.args(["--shape", &shape, "--sandbox-paths", ""]);
+        command.args(["--cores", "1", "-j", &at_once.to_string()]);
+        command.arg("--store").arg(store);
+        place.surround(&mut command);
+        command.env("BUILDKIT_HOST", self.address());
+        command
     }
 }
 
@@ -139,38 +100,47 @@ impl Drop for Daemon {
             let _ = rustix::process::kill_process(pid, rustix::process::Signal::TERM);
         }
         let _ = self.child.wait();
+        // What stays goes with the benchmark's own directory.
+        let _ = fs::remove_dir_all(&self.directory);
     }
 }
 
-/// A build's op whose program is `true` instead of the agent.
-fn bare(lowering: &Lowering, needs: &StorePath, slot: u32, nonce: &str) -> Op {
-    let inputs = PlainInputs {
-        slot,
-        closure: vec![needs],
+/// Describes the devices of strong ops: the store, and the machine. Says what makes a daemon take
+/// them.
+fn devices(place: &Place, directory: &Path) -> String {
+    let setup = Setup {
+        nix_dir: directory.join("nix"),
+        users: Users::Own,
+        directory: directory.join("cdi"),
     };
-    let ours = lowering.build(needs, Reach::Nothing, &inputs, nonce);
-    let decoded = llb::decode(&ours.expect("it can be lowered")).expect("it is whole");
-    let node = decoded.ops.into_iter().next().expect("it has one op");
-    let llb::Op::Exec(mut exec) = node.op else {
-        panic!("a build is no source");
-    };
-    exec.args = vec![format!("{needs}/bin/true")];
-    let mut definition = Definition::new();
-    let op = definition.exec(exec, node.metadata).expect("it is whole");
-    Op {
-        nonce: nonce.to_owned(),
-        definition: definition.marshal(&op.output(0)).expect("it is small"),
-        secrets: BTreeMap::new(),
-        root: OpRoot::Defined,
+    let accounts = Accounts::of_this_machine();
+    for directory in setup.directories(&accounts) {
+        fs::create_dir_all(directory).expect("the directory is ours");
     }
+    fs::create_dir_all(&setup.directory).expect("the directory is ours");
+    let store = setup.specification(&accounts);
+    fs::write(store.path, store.text).expect("the directory is ours");
+    let machine = machine(&place.shown()).to_string();
+    fs::write(setup.directory.join("machine.json"), machine).expect("the directory is ours");
+    setup.buildkitd_toml()
 }
 
-/// The directory of `buildkitd`, made once.
-fn programs() -> PathBuf {
-    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/integration/daemons/get.sh");
-    let made = Command::new(script).arg("buildkit").output();
-    let made = made.expect("the script starts");
-    let said = String::from_utf8_lossy(&made.stderr);
-    assert!(made.status.success(), "{script} buildkit failed:\n{said}");
-    PathBuf::from(String::from_utf8_lossy(&made.stdout).trim())
+/// The programs of this machine and a directory, as a device for whoever asks.
+fn machine(shown: &Path) -> Value {
+    let (kind, name) = MACHINE.split_once('=').expect("it has a name");
+    let programs = ["/bin", "/etc", "/lib", "/lib64", "/usr"].map(Path::new);
+    let mounts: Vec<Value> = programs
+        .into_iter()
+        .chain([shown])
+        .map(|path| json!({ "hostPath": path, "containerPath": path, "options": ["bind", "ro"] }))
+        .collect();
+    json!({
+        "cdiVersion": "0.6.0",
+        "kind": kind,
+        "devices": [{
+            "name": name,
+            "annotations": { "org.mobyproject.buildkit.device.autoallow": "true" },
+            "containerEdits": { "mounts": mounts },
+        }],
+    })
 }

@@ -1,19 +1,35 @@
 //! The two sides: how each is called, and how long it takes.
 
 use std::collections::BTreeMap;
+use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
 use fs_err as fs;
+use pontoon::nix::StorePath;
+
+use super::daemon::Daemon;
+use super::expression::{Shape, with_tools};
+
+/// The program.
+pub const PONTOON: &str = env!("CARGO_BIN_EXE_pontoon");
 
 /// Who works.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum Side {
-    /// This program, with the embedded engine.
+    /// This program.
     Pontoon,
-    /// The installed Nix, with its sandbox.
-    Nix,
+    /// Whoever the row says.
+    Other,
+}
+
+/// Both sides, and which of them is first in this round.
+pub fn sides(round: usize) -> [Side; 2] {
+    match round % 2 {
+        0 => [Side::Pontoon, Side::Other],
+        _ => [Side::Other, Side::Pontoon],
+    }
 }
 
 /// What is asked of a side.
@@ -25,14 +41,6 @@ pub enum Task<'a> {
     Derivation(&'a str),
     /// Say what would be built: `nix-store --realise --dry-run`.
     Plan(&'a [String]),
-    /// Bring the `.drv` files of a closure from another store: `nix copy --derivation`. Pontoon has
-    /// no command for that alone: it also plans, and starts one build, which fails.
-    Import {
-        /// The derivations.
-        drvs: &'a [String],
-        /// The store that has it.
-        from: &'a Path,
-    },
 }
 
 /// A directory of the benchmark's own, and the Nix settings in it.
@@ -42,32 +50,87 @@ pub struct Place {
 }
 
 impl Place {
-    /// Writes the settings into an empty directory.
+    /// Writes the settings into an empty directory: for Nix on this machine, and for Nix in an op.
     pub fn new(dir: PathBuf) -> Self {
-        fs::create_dir(dir.join("home")).expect("the directory is ours");
-        let configuration = format!(
-            "sandbox = true\nsandbox-fallback = false\nsubstitute = false\nsubstituters =\n\
-             cores = 1\nmax-jobs = {0}\nbuild-users-group = nixbld\nsandbox-paths = /bin/sh={1}\n\
+        let place = Self { dir };
+        for directory in [place.dir.join("home"), place.tools().join("bin")] {
+            fs::create_dir_all(directory).expect("the directory is ours");
+        }
+        let both = format!(
+            "substitute = false\nsubstituters =\ncores = 1\nmax-jobs = {}\n\
              experimental-features = nix-command flakes\n",
-            jobs(),
+            jobs()
+        );
+        let here = format!(
+            "sandbox = true\nsandbox-fallback = false\nbuild-users-group = nixbld\n\
+             sandbox-paths = /bin/sh={}\n",
             busybox().display()
         );
-        fs::write(dir.join("nix.conf"), configuration).expect("the directory is ours");
-        Self { dir }
+        let in_op = "sandbox = false\nbuild-users-group =\n";
+        for (directory, own) in [(&place.dir, here.as_str()), (&place.shown(), in_op)] {
+            fs::write(directory.join("nix.conf"), format!("{both}{own}")).expect("it is ours");
+        }
+        let shell = place.tools().join("bin/sh");
+        fs::copy(busybox(), shell).expect("busybox can be read");
+        for applet in ["true", "head"] {
+            let link = place.tools().join("bin").join(applet);
+            symlink("sh", link).expect("the directory is ours");
+        }
+        place
+    }
+
+    /// What ops of Nix see of this machine, besides its programs.
+    pub fn shown(&self) -> PathBuf {
+        self.dir.join("shown")
+    }
+
+    /// A directory with what builders run on a daemon.
+    pub fn tools(&self) -> PathBuf {
+        self.shown().join("tools")
+    }
+
+    /// Writes an expression.
+    pub fn write(&self, name: &str, text: &str) -> PathBuf {
+        let file = self.shown().join(format!("{name}.nix"));
+        fs::write(&file, text).expect("the directory is ours");
+        file
+    }
+
+    /// Adds a directory to a store.
+    pub fn add(&self, directory: &Path, store: &Path) -> StorePath {
+        let mut command = Command::new("nix-store");
+        command
+            .arg("--add")
+            .arg(directory)
+            .arg("--store")
+            .arg(store);
+        self.said(command).parse().expect("it says a store path")
+    }
+
+    /// Has a daemon take the agent, and the tools, with the build of something small.
+    pub fn deliver(&self, daemon: &Daemon, store: &Path) {
+        let text = Shape::Wide.expression(1, "delivered");
+        let file = self.write("delivered", &with_tools(&text, &self.tools()));
+        let drv = self.instantiate(&file, store);
+        let mut command = daemon.build(self, store, 1);
+        command.arg(drv);
+        timed(command);
+    }
+
+    /// What a command of Nix says.
+    pub fn said(&self, mut command: Command) -> String {
+        let done = self.surround(&mut command).output().expect("nix starts");
+        let said = String::from_utf8_lossy(&done.stderr);
+        assert!(done.status.success(), "{command:?} failed:\n{said}");
+        String::from_utf8_lossy(&done.stdout).trim().to_owned()
     }
 
     /// Makes the derivations of a file in a store, and names the last of them.
     pub fn instantiate(&self, file: &Path, store: &Path) -> String {
         let mut command = Command::new("nix-instantiate");
         command.arg("--store").arg(store).arg(file);
-        let done = self.surround(&mut command).output().expect("nix starts");
-        assert!(
-            done.status.success(),
-            "{}",
-            String::from_utf8_lossy(&done.stderr)
-        );
-        let text = String::from_utf8(done.stdout).expect("a path is text");
-        text.lines().last().expect("a path").to_owned()
+        let said = self.said(command);
+        said.lines().last().expect("a path").to_owned()
     }
 
     /// The command that registers what it reads.
@@ -80,12 +143,7 @@ impl Place {
 
     /// Does a task, and says how many milliseconds it took.
     pub fn time(&self, side: Side, task: Task<'_>, store: &Path) -> f64 {
-        let mut command = self.command(side, task, store);
-        let start = Instant::now();
-        let ended = command.output().expect("the program starts");
-        let took = start.elapsed();
-        check(&command, &ended, side, task);
-        took.as_secs_f64() * 1000.0
+        timed(self.command(side, task, store))
     }
 
     /// Does a task, and says how many megabytes its processes had in memory at most, together.
@@ -107,7 +165,7 @@ impl Place {
             std::thread::sleep(Duration::from_millis(3));
         }
         let ended = ended.join().expect("it waits only");
-        check(&command, &ended.expect("it was started"), side, task);
+        check(&command, &ended.expect("it was started"), 0);
         let kilobytes: u64 = peaks.values().sum();
         f64::from(u32::try_from(kilobytes).expect("below 4 TB")) / 1024.0
     }
@@ -115,7 +173,7 @@ impl Place {
     fn command(&self, side: Side, task: Task<'_>, store: &Path) -> Command {
         let mut command = match side {
             Side::Pontoon => pontoon(task, store),
-            Side::Nix => nix(task, store),
+            Side::Other => nix(task, store),
         };
         self.surround(&mut command);
         command
@@ -136,17 +194,41 @@ impl Place {
     }
 }
 
-fn check(command: &Command, ended: &Output, side: Side, task: Task<'_>) {
-    let expected = match (side, task) {
-        (Side::Pontoon, Task::Import { .. }) => 100,
-        _ => 0,
-    };
+/// Runs a command, and says how many milliseconds it took.
+pub fn timed(command: Command) -> f64 {
+    timed_to(command, 0)
+}
+
+/// The same for a command that ends with a code.
+pub fn timed_to(mut command: Command, code: i32) -> f64 {
+    let begun = Instant::now();
+    let ended = command.output().expect("the program starts");
+    let took = begun.elapsed();
+    check(&command, &ended, code);
+    took.as_secs_f64() * 1000.0
+}
+
+fn check(command: &Command, ended: &Output, code: i32) {
     assert!(
-        ended.status.code() == Some(expected),
-        "{} failed:\n{}",
-        command.get_program().display(),
+        ended.status.code() == Some(code),
+        "{command:?} failed:\n{}",
         String::from_utf8_lossy(&ended.stderr)
     );
+}
+
+/// Runs a script of `integration/`, and returns what it says.
+pub fn script(name: &str, arguments: &[&str]) -> String {
+    let script = format!("{}/integration/{name}", env!("CARGO_MANIFEST_DIR"));
+    let ran = Command::new(&script).args(arguments).output();
+    let ran = ran.expect("the script starts");
+    let said = String::from_utf8_lossy(&ran.stderr);
+    assert!(ran.status.success(), "{script} failed:\n{said}");
+    String::from_utf8_lossy(&ran.stdout).trim().to_owned()
+}
+
+/// Removes a store.
+pub fn remove(store: &Path) {
+    fs::remove_dir_all(store).expect("root can remove a store");
 }
 
 /// A process and those it started, with the peak of each, in kilobytes.
@@ -175,17 +257,14 @@ fn processes_below(root: u32) -> Vec<(u32, u64)> {
     let ours = all.iter().filter(|(process, _)| belongs(**process));
     ours.map(|(process, (_, peak))| (*process, *peak)).collect()
 }
+
 fn pontoon(task: Task<'_>, store: &Path) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_pontoon"));
+    let mut command = Command::new(PONTOON);
     command.arg("build");
     match task {
         Task::File(file) => command.args(["--no-link", "-f"]).arg(file),
         Task::Derivation(drv) => command.args(["--no-link", drv]),
         Task::Plan(drvs) => command.arg("--dry-run").args(drvs),
-        Task::Import { drvs, from } => {
-            command.arg("--no-link").args(drvs);
-            command.arg("--eval-store").arg(from)
-        }
     };
     command.args(["-j", &jobs().to_string(), "--cores", "1"]);
     command.arg("--store").arg(store);
@@ -206,14 +285,6 @@ fn nix(task: Task<'_>, store: &Path) -> Command {
         Task::Plan(drvs) => {
             command = Command::new("nix-store");
             command.args(["--realise", "--dry-run"]).args(drvs);
-        }
-        Task::Import { drvs, from } => {
-            command = Command::new("nix");
-            command
-                .args(["copy", "--derivation", "--no-check-sigs"])
-                .args(drvs);
-            command.arg("--store").arg(from).arg("--to").arg(store);
-            return command;
         }
     }
     command.arg("--store").arg(store);

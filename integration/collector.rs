@@ -20,10 +20,12 @@ fn plant(nix: &Nix<'_>, place: &Place, name: &str) -> [PathBuf; 2] {
     [nix.physical(path.trim()), nix.physical(junk)]
 }
 
-fn expression(script: &str) -> String {
+/// Paths that no other test has: a collector finds them in the environment of any builder that
+/// runs on this machine, and takes it for one of its store's.
+fn expression(script: &str, salt: &str) -> String {
     format!(
         r#"let node = name: needs: script: derivation {{
-             inherit name needs; system = "x86_64-linux"; builder = "/bin/sh";
+             name = "${{name}}-{salt}"; inherit needs; system = "x86_64-linux"; builder = "/bin/sh";
              args = [ "-c" "${{script}}; echo $name $needs > $out" ]; }};
            in rec {{
              before = node "before" [ ./input ] ":"; held = node "held" [ before ] "{script}";
@@ -38,7 +40,7 @@ fn a_collection_during_a_build(shape: &str) {
     let nix = Nix::new(&place, "store", BuildUsers::Group).with_sandbox_path(&held.sandbox_path());
     place.write("input", "input");
     place.write("other", "other");
-    let file = place.write("held.nix", expression(Held::SCRIPT));
+    let file = place.write("held.nix", expression(Held::SCRIPT, shape));
     let mut command = nix.pontoon(&["build", "-A", "after", "--json", "--no-link"]);
     command.args(["--shape", shape, "-f"]).arg(&file);
     let mut build = Running::start(&mut command);
@@ -152,7 +154,7 @@ fn a_collection_of_another_evaluation_store_waits_for_the_import() {
 fn evaluation_waits_for_a_collection_and_can_be_interrupted() {
     let place = Place::new();
     let nix = Nix::new(&place, "store", BuildUsers::Group);
-    let file = place.write("one.nix", expression(":"));
+    let file = place.write("one.nix", expression(":", "alone"));
     place.write("input", "input");
     place.write("other", "other");
     nix.instantiate(&file, Some("before"));

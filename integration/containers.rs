@@ -98,12 +98,25 @@ fn a_program_runs_in_a_container_of_buildkitd() {
 }
 
 #[test]
-fn an_old_dockerd_that_would_leave_it_running_is_refused() {
-    let place = Place::new();
-    let scene = Scene::of(Kind::Docker20, &place);
-    let [tool, _] = built(&scene, &place);
-    let ran = run(&mut exec(&scene, &place, &[&tool]));
-    ran.code(7).says("older than BuildKit 0.11");
+fn a_program_runs_in_a_container_of_dockerd_20() {
+    a_program_runs_there(Kind::Docker20);
+}
+
+#[test]
+fn a_program_ends_with_a_daemon_that_dies() {
+    for kind in [Kind::BuildKit, Kind::Docker20] {
+        let place = Place::new();
+        let mut scene = Scene::of(kind, &place);
+        let [tool, _] = built(&scene, &place);
+        let marker = format!("dies-{}-{kind:?}", std::process::id());
+        let waits = || !processes_with(&format!("MARKER={marker}")).is_empty();
+        let running = Running::start(&mut exec(&scene, &place, &[&tool, "--", "wait", &marker]));
+        until("it runs", waits);
+        scene.daemon.kill();
+        running.end().code(7);
+        until("it is gone", || !waits());
+        scene.daemon.restart();
+    }
 }
 
 #[test]

@@ -269,10 +269,10 @@ fn whatever_dies_around_a_buildkitd_the_graph_is_finished() {
 
 #[test]
 fn whatever_dies_around_a_dockerd_29_the_graph_is_finished() {
-    survives(Kind::Docker29, count(1, 20));
+    survives(Kind::Docker29, count(3, 20));
 }
 
 #[test]
 fn whatever_dies_around_a_dockerd_20_the_graph_is_finished() {
-    survives(Kind::Docker20, count(1, 20));
+    survives(Kind::Docker20, count(3, 20));
 }

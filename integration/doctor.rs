@@ -64,9 +64,9 @@ fn each_daemon_is_what_it_is_said_to_be() {
             "{kind:?} {facts:#?}"
         );
         let network = match kind {
-            Kind::Docker20Bare => "missing",
-            _ if kind.is_docker() => "ok",
-            _ => "warning",
+            // It is the host's.
+            Kind::Docker20Bare | Kind::BuildKit | Kind::BuildKitStrong => "warning",
+            _ => "ok",
         };
         assert_eq!(state("network"), network, "{kind:?} {facts:#?}");
         assert_eq!(
@@ -112,6 +112,25 @@ fn what_is_advised_makes_a_plain_daemon_strong() {
     let engine = examine(&place, &daemon);
     assert_eq!(facts(&engine)["strong"].0, "ok", "{engine:#}");
     assert_eq!(engine["changes"], serde_json::json!([]));
+}
+
+#[test]
+fn a_daemon_without_any_network_is_told_how_to_give_one() {
+    let place = Place::new();
+    let entitlements = serde_json::json!({ "network-host": false });
+    let settings = serde_json::json!({ "builder": { "entitlements": entitlements } });
+    let daemon = Daemon::configured(Kind::Docker20Bare, &place, &settings);
+    let engine = examine(&place, &daemon);
+    let (state, text) = facts(&engine)["network"].clone();
+    assert_eq!(state, "missing", "{text}");
+    assert!(text.contains("network bridge not found"), "{text}");
+    let mut command = place.pontoon(&["doctor", "--fix"]);
+    let fix = run(daemon.serve(&mut command)).ok();
+    assert!(
+        fix.stdout.contains("\"network-host\": true"),
+        "{}",
+        fix.report()
+    );
 }
 
 #[test]

@@ -12,7 +12,7 @@ use pontoon::engine::embedded::machine::{Accounts, UserMapping};
 use pontoon::engine::embedded::{Config, Embedded};
 use pontoon::engine::lower::{STORE_CACHE, STORE_DEVICE};
 use pontoon::engine::{Engine, EngineEvent, Op, OpEnd, OpExit, OpRoot, SecretValue};
-use pontoon::tunnel::{Decoder, Frame, FromAgent, ToAgent, VERSION, encode, frame};
+use pontoon::tunnel::{Decoder, Frame, FromAgent, Limits, ToAgent, VERSION, encode, frame};
 
 /// An engine whose one store lies in a directory of its own.
 struct Bench {
@@ -96,7 +96,7 @@ fn wakes_the_agent_in_an_op_that_go_wrote() {
     let listener = UnixListener::bind(bench.directory.path().join("tunnel")).unwrap();
     bench.start("two", golden("embedded-agent"), &[]);
     let (mut stream, _) = listener.accept().unwrap();
-    let mut decoder = Decoder::default();
+    let mut decoder = Decoder::new(Limits::PAIR);
     let hello = loop {
         let mut buffer = [0; 4096];
         let count = stream.read(&mut buffer).unwrap();

@@ -6,7 +6,9 @@ use std::time::{Duration, SystemTime};
 
 use rusqlite::Connection;
 
-use super::support::{Daemon, Kind, Place, Ran, Running, Scene, processes_with, run, until};
+use super::support::{
+    DAY, Daemon, Kind, Place, Ran, Running, Scene, later, make_foreign, processes_with, run, until,
+};
 
 /// A derivation of a shell script, as an expression.
 fn script(name: &str, text: &str) -> String {
@@ -125,15 +127,22 @@ fn a_builder_that_runs_out_of_memory_fails() {
 
 #[test]
 fn clocks_may_be_a_day_off() {
-    const DAY: u64 = 24 * 60 * 60;
     let place = Place::new();
     let scene = Scene::of(Kind::BuildKit, &place);
     builds(&scene, "first");
-    // A clock of the machine cannot be set, so the store is what a daemon with another one left.
+    // First the clocks of daemon and conductor differ; the agents have the daemon's.
+    for (name, seconds) in [("ahead", DAY), ("behind", -DAY)] {
+        let expression = script(name, "echo > $out");
+        let command = scene.pontoon(&["build", "--expr", &expression]);
+        let ran = run(&mut later(&place, seconds, &command)).ok();
+        assert_eq!(ran.outcomes()["built"], 1, "{}", ran.report());
+        scene.daemon.verify(&scene.nix);
+    }
+    // The clock of the machine cannot be set, so the store is what a daemon with another one left.
     for (name, later) in [("future", true), ("past", false)] {
         let nix = scene.daemon.nix_dir();
         let now = SystemTime::now();
-        let day = Duration::from_secs(DAY);
+        let day = Duration::from_secs(DAY.unsigned_abs());
         let then = if later { now + day } else { now - day };
         let seconds = then
             .duration_since(SystemTime::UNIX_EPOCH)
@@ -158,5 +167,27 @@ fn clocks_may_be_a_day_off() {
         let again = build(&scene, "first", "echo > $out").ok();
         assert_eq!(again.outcomes().get("built"), None, "{}", again.report());
         builds(&scene, name);
+    }
+}
+
+/// The agent lies in the store under a name made from its content; what is there need not be that.
+#[test]
+fn an_agent_that_cannot_be_executed_is_told_of() {
+    for kind in [Kind::BuildKit, Kind::Docker20, Kind::BuildKitStrong] {
+        let place = Place::new();
+        let scene = Scene::of(kind, &place);
+        builds(&scene, "before");
+        let agents = scene.daemon.nix_dir().join("pontoon/agent");
+        let agents = fs_err::read_dir(agents).unwrap();
+        let agent = agents.map(|entry| entry.unwrap().path()).next().unwrap();
+        let whole = fs_err::read(&agent).unwrap();
+        make_foreign(&agent);
+        let ran = build(&scene, "foreign", "echo > $out").code(7);
+        let text = ran.stderr.to_lowercase();
+        assert!(text.contains("exec format error"), "{}", ran.report());
+        // Once it is gone, a good one is delivered.
+        fs_err::remove_file(&agent).unwrap();
+        builds(&scene, "after");
+        assert_eq!(fs_err::read(&agent).unwrap(), whole, "{kind:?}");
     }
 }

@@ -41,7 +41,7 @@ const BLOWS: [Blow; 6] = [
 ];
 
 /// A small pipeline whose names hold `salt`; its effect writes a line before it does anything else.
-fn pipeline(salt: &str, script: &str) -> String {
+pub(crate) fn pipeline(salt: &str, script: &str) -> String {
     format!(
         r#"{{ outputs = {{ self }}: let
           node = name: needs: derivation {{
@@ -57,13 +57,13 @@ fn pipeline(salt: &str, script: &str) -> String {
 }
 
 /// A store, and the directory where effects write their lines.
-struct Scene<'p> {
+pub(crate) struct Scene<'p> {
     place: &'p Place,
-    nix: Nix<'p>,
+    pub(crate) nix: Nix<'p>,
 }
 
 impl<'p> Scene<'p> {
-    fn new(place: &'p Place) -> Self {
+    pub(crate) fn new(place: &'p Place) -> Self {
         place.write("log/effects", "");
         fs_err::create_dir(place.at("tmp")).unwrap();
         run(place.command("chmod").args(["-R", "a+rwX", "log"])).ok();
@@ -78,7 +78,7 @@ impl<'p> Scene<'p> {
     }
 
     /// Starts the pipeline in a process group of its own, with events on stdout.
-    fn start(&self, flake: &Path, more: &[&str]) -> Running {
+    pub(crate) fn start(&self, flake: &Path, more: &[&str]) -> Running {
         let reference = format!("path:{}", flake.display());
         let mut command = self.nix.pontoon(&["run", &reference, "--json"]);
         command.args(more).env("TMPDIR", self.place.at("tmp"));
@@ -86,7 +86,7 @@ impl<'p> Scene<'p> {
         Running::start(&mut command)
     }
 
-    fn flake(&self, salt: &str, script: &str) -> std::path::PathBuf {
+    pub(crate) fn flake(&self, salt: &str, script: &str) -> std::path::PathBuf {
         let file = self
             .place
             .write(&format!("{salt}/flake.nix"), pipeline(salt, script));
@@ -94,7 +94,7 @@ impl<'p> Scene<'p> {
     }
 
     /// The records of all attempts, by id.
-    fn records(&self) -> BTreeMap<String, Value> {
+    pub(crate) fn records(&self) -> BTreeMap<String, Value> {
         let folder = self.place.at("store/nix/pontoon/attempts");
         let Ok(entries) = fs_err::read_dir(folder) else {
             return BTreeMap::new();
@@ -126,7 +126,7 @@ impl<'p> Scene<'p> {
     }
 
     /// Nothing of a run that is over is left.
-    fn assert_clean(&self) {
+    pub(crate) fn assert_clean(&self) {
         self.place.assert_no_process_left(Duration::from_secs(5));
         let mounts = fs_err::read_to_string("/proc/self/mountinfo").unwrap();
         let needle = self.place.path().display().to_string();

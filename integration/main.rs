@@ -7,6 +7,7 @@
     reason = "a test fails by panicking, and so does what it calls"
 )]
 
+mod agents;
 mod bad_input;
 mod bootstrap;
 mod buildkit;
@@ -31,10 +32,13 @@ mod kills;
 mod limits;
 mod losses;
 mod matrix;
+mod networks;
 mod outputs;
 mod pipelines;
 mod releases;
 mod roots;
 mod strong;
 mod support;
+mod tunnel;
+mod unknown;
 mod users;

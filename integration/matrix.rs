@@ -2,17 +2,21 @@
 //! same paths, hashes and references, builders see the same, and effects run as often.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::slice;
 
 use serde_json::Value;
 
 use super::support::{
-    BuildUsers, Kind, Nix, Place, Ran, Running, Scene, assert_same, count, rows, run,
+    BuildUsers, Kind, Nix, Place, Ran, Receiver, Running, Scene, assert_same, count, rows, run,
 };
 
 /// The kinds of a test: one in the gate, another one from test to test; all in soak.
 fn kinds(gate: Kind) -> Vec<Kind> {
-    let all = [&Kind::PLAIN[..], &Kind::STRONG].concat();
-    if count(0, 1) == 0 { vec![gate] } else { all }
+    if count(0, 1) == 0 {
+        vec![gate]
+    } else {
+        Kind::all()
+    }
 }
 
 /// The output of a node that was built, by the node's name.
@@ -44,27 +48,30 @@ fn script(name: &str, text: &str, more: &str) -> String {
     )
 }
 
-#[test]
-fn the_demo_is_built_as_nix_builds_it() {
-    let place = Place::new();
+/// The example, with its tools in it; returns it as a reference.
+fn example(place: &Place) -> String {
     let here = env!("CARGO_MANIFEST_DIR");
-    run(place
-        .command("cp")
-        .arg("-r")
-        .arg(format!("{here}/example"))
-        .arg(place.at("flake")))
-    .ok();
+    let flake = place.at("flake");
+    let mut copy = place.command("cp");
+    run(copy.arg("-r").arg(format!("{here}/example")).arg(&flake)).ok();
     run(place
         .command(format!("{here}/scripts/seed.sh"))
-        .arg(place.at("flake/seed")))
+        .arg(flake.join("seed")))
     .ok();
-    let flake = format!("path:{}", place.at("flake").display());
+    format!("path:{}", flake.display())
+}
+
+#[test]
+fn the_demo_is_built_as_nix_builds_it_and_published() {
+    let place = Place::new();
+    let flake = example(&place);
+    let targets = ["packages", "checks"].map(|set| format!("{flake}#{set}.x86_64-linux"));
+    let [packages, checks] = &targets;
     let targets = [
-        "packages.x86_64-linux.hello",
-        "packages.x86_64-linux.site",
-        "checks.x86_64-linux.unit",
-    ]
-    .map(|attribute| format!("{flake}#{attribute}"));
+        format!("{packages}.hello"),
+        format!("{packages}.site"),
+        format!("{checks}.unit"),
+    ];
     let real = Nix::new(&place, "real", BuildUsers::Group);
     run(real.command("nix", &["build", "--no-link"]).args(&targets)).ok();
     let theirs = rows(real.root());
@@ -74,12 +81,44 @@ fn the_demo_is_built_as_nix_builds_it() {
         .map(|(path, _)| path.as_str())
         .collect();
     assert!(built.len() >= 4, "{built:?}");
-    for kind in kinds(Kind::Docker29) {
+    for kind in Kind::all() {
         let place = Place::new();
         let scene = Scene::of(kind, &place);
-        run(scene.pontoon(&["build", "-j", "2"]).args(&targets)).ok();
+        release(&scene, &place, &flake);
         assert_same(&scene.daemon.root(), real.root(), built.iter().copied());
         scene.daemon.verify(&scene.nix);
+    }
+}
+
+/// Runs the demo's pipeline twice: what is built once is published twice.
+fn release(scene: &Scene<'_>, place: &Place, flake: &str) {
+    let receiver = Receiver::start(place, &scene.daemon);
+    let (name, token) = Receiver::TOKEN;
+    let release = || {
+        let mut command = scene.pontoon(&["run", "-j", "2", &format!("{flake}#release")]);
+        command.args(["--fact", &format!("receiver={}", receiver.address())]);
+        run(command.args(["--fact", "rev=one"]).env(name, token)).ok()
+    };
+    let first = release();
+    assert_eq!(first.outcomes()["built"], 6, "{}", first.report());
+    assert_eq!(first.outcomes()["succeeded"], 1, "{}", first.report());
+    let site = scene.read(&format!("{}/index.html", output(&first, "site")));
+    assert!(site.contains("Hello, reader!"), "{site}");
+    let published = ("one".to_owned(), site);
+    assert_eq!(receiver.received(), slice::from_ref(&published));
+    let second = release();
+    assert_eq!(second.outcomes().get("built"), None, "{}", second.report());
+    assert_eq!(receiver.received(), [published.clone(), published]);
+    for ran in [first, second] {
+        assert!(!ran.report().contains(token), "{}", ran.report());
+    }
+    assert_eq!(scene.ops("effect"), 2);
+    // Nor is it in the store, or in anything else of the daemon's, where the agent's name is.
+    let kept = scene.daemon.seen(&place.at("daemon"));
+    for (text, is_kept) in [(token, false), ("pontoon/agent", true)] {
+        let mut search = place.command("grep");
+        let ran = run(search.args(["-rlsF", "--devices=skip", text]).arg(&kept));
+        assert_eq!(!ran.stdout.is_empty(), is_kept, "{}", ran.report());
     }
 }
 

@@ -1,10 +1,11 @@
 #!/usr/bin/env bash
-# receiver.sh DIR PORT TOKEN: a place to publish to, for the demo: an HTTP server on 127.0.0.1:PORT
-# that takes POST requests to /cgi-bin/publish, refuses a wrong token, and keeps what it took as
+# receiver.sh DIR PORT TOKEN [ADDRESS]: a place to publish to, for the demo: an HTTP server on
+# ADDRESS:PORT (default: 127.0.0.1) that takes POST requests to /cgi-bin/publish, refuses a wrong token, and keeps what it took as
 # DIR/received/1/index.html, 2/index.html, … It runs in the foreground.
 set -euo pipefail
 
-dir=$(realpath -m "${1:?usage: receiver.sh DIR PORT TOKEN}") port=${2:?port} token=${3:?token}
+dir=$(realpath -m "${1:?usage: receiver.sh DIR PORT TOKEN [ADDRESS]}") port=${2:?port} token=${3:?token}
+address=${4:-127.0.0.1}
 umask 077
 mkdir -p "$dir/www/cgi-bin" "$dir/received"
 printf '%s' "$token" > "$dir/token"
@@ -24,4 +25,4 @@ printf '%s\n' "\$revision" > "$dir/received/\$number/revision"
 answer '200 OK' "publication \$number, revision \$revision"
 EOF
 chmod 700 "$dir/www/cgi-bin/publish"
-exec busybox httpd -f -p "127.0.0.1:$port" -h "$dir/www"
+exec busybox httpd -f -p "$address:$port" -h "$dir/www"

@@ -10,8 +10,8 @@ use std::time::Duration;
 use fs_err as fs;
 use rustix::process::Signal;
 
-use super::Case;
 use super::scene::Scene;
+use super::{Case, old_daemon};
 use crate::support::{Ran, Running, User, run};
 
 pub(super) const CASES: &[(&str, Case)] = &[
@@ -40,6 +40,11 @@ pub(super) const CASES: &[(&str, Case)] = &[
     }),
     ("the daemon wants TLS", |scene| {
         stranger(scene, b"\x15\x03\x01\x00\x02\x02\x46")
+    }),
+    ("the daemon is too old", |scene| {
+        let socket = scene.place.at("socket");
+        old_daemon::serve(UnixListener::bind(&socket).unwrap());
+        build(scene, &socket.display().to_string())
     }),
     ("who listens never answers, until SIGINT", silent),
 ];

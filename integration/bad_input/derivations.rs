@@ -4,7 +4,7 @@ use fs_err as fs;
 
 use super::Case;
 use super::scene::Scene;
-use crate::support::{Ran, run};
+use crate::support::{Ran, make_foreign, run};
 
 pub(super) const CASES: &[(&str, Case)] = &[
     ("a `.drv` that is nowhere", |scene| {
@@ -48,6 +48,12 @@ pub(super) const CASES: &[(&str, Case)] = &[
     }),
     ("a valid input has lost its directory", |scene| {
         lost(scene, "tree", "behind-tree")
+    }),
+    ("a builder is for another kind of machine", |scene| {
+        let program = scene.place.at("foreign");
+        fs::copy("/bin/busybox", &program).unwrap();
+        make_foreign(&program);
+        run(&mut scene.build("foreign"))
     }),
     ("a builder fails", |scene| run(&mut scene.build("failing"))),
 ];

@@ -9,7 +9,7 @@ use fs_err as fs;
 use super::Case;
 use super::scene::Scene;
 use crate::limits::confined;
-use crate::support::{Ran, User, run};
+use crate::support::{DAY, Ran, User, YEAR, later, rows, run};
 
 pub(super) const CASES: &[(&str, Case)] = &[
     ("no user namespace may be made", |scene| {
@@ -61,6 +61,9 @@ pub(super) const CASES: &[(&str, Case)] = &[
         "somebody else listens at the tunnel's socket",
         hostile_socket,
     ),
+    ("the clock is 10 years ahead", |scene| clock(scene, 10)),
+    ("the clock is 30 years behind", |scene| clock(scene, -30)),
+    ("the clock is before 1970", |scene| clock(scene, -70)),
     ("files in the store are from the future", |scene| {
         scene.built("hello");
         let store = scene.nix.root().join("nix/pontoon/attempts");
@@ -100,6 +103,35 @@ fn state_home(scene: &Scene<'_>) -> Ran {
     let user = User::with_range(scene.place);
     let mut pontoon = user.pontoon(&["build", "-f", &scene.file, "-A", "hello", "--no-link"]);
     run(pontoon.env("XDG_STATE_HOME", "/proc/none"))
+}
+
+/// Builds when it is so many years later; what was built before and is built afterwards has the true
+/// time.
+fn clock(scene: &Scene<'_>, years: i64) -> Ran {
+    let tree = scene.built("tree");
+    let ran = run(&mut later(scene.place, years * YEAR, &scene.build("hello")));
+    let hello = rows(scene.nix.root())
+        .into_keys()
+        .find(|path| path.ends_with("-hello"));
+    let times = [tree, hello.unwrap_or_else(|| panic!("{}", ran.report()))]
+        .map(|path| registered(scene, &path));
+    // No time before the first of all is registered.
+    let expected = (times[0] + years * YEAR).max(0);
+    assert!(
+        (times[1] - expected).abs() < DAY,
+        "{times:?}\n{}",
+        ran.report()
+    );
+    scene.built("behind");
+    ran
+}
+
+fn registered(scene: &Scene<'_>, path: &str) -> i64 {
+    let place = scene.nix.root().join("nix/var/nix/db/db.sqlite");
+    let database = rusqlite::Connection::open(place).unwrap();
+    let question = "select registrationTime from ValidPaths where path = ?1";
+    let time = database.query_row(question, [path], |row| row.get(0));
+    time.unwrap()
 }
 
 fn stale_socket(scene: &Scene<'_>) -> Ran {

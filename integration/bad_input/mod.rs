@@ -6,10 +6,12 @@ mod daemons;
 mod derivations;
 mod evaluation;
 mod machine;
+mod old_daemon;
 mod scene;
 mod sizes;
 mod stores;
 mod terminals;
+mod tunnel;
 
 use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -113,6 +115,11 @@ fn sizes() {
 #[test]
 fn the_terminal() {
     walk("The terminal", terminals::CASES);
+}
+
+#[test]
+fn the_tunnel() {
+    walk("The tunnel", tunnel::CASES);
 }
 
 #[test]

@@ -24,6 +24,7 @@ in rec {
   elsewhere = make "elsewhere" "echo > $out" { system = "aarch64-linux"; };
   large = make "large" "dd if=/dev/zero of=$out bs=1048576 count=24" { };
   failing = make "failing" "exit 3" { };
+  foreign = make "foreign" "" { builder = ./foreign; };
   held = make "held" "while :; do :; done" { };
 }
 "#;

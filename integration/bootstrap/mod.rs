@@ -113,7 +113,7 @@ fn packages_are_the_same_on_every_daemon() {
     let attribute = ["checks.squeeze", "all"][count(0, 1)];
     let theirs = scene.nix_build(attribute);
     eprintln!("nix-build: {:?}", theirs.took);
-    for kind in [Kind::BuildKit, Kind::Docker20, Kind::Docker29] {
+    for kind in Kind::all() {
         let place = Place::new();
         let daemon = Daemon::of(kind, &place);
         let mut command = place.pontoon(&["build", "--store"]);

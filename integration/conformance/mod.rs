@@ -5,7 +5,7 @@
 //! differs on purpose is in `docs/differences-from-nix.md`, and asserted here.
 
 mod builders;
-mod proxy;
+pub(crate) mod proxy;
 mod refusals;
 mod setting;
 mod vectors;

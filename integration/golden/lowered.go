@@ -19,8 +19,10 @@ func init() {
 	}
 	definitions["lowered-strong"] = func() *pb.Definition {
 		e := strong([]string{"build", "/nix/store/" + hello + ".drv"})
+		e.Network = pb.NetMode_NONE
 		return whole(e, "build hello-1.0", "/nix/store/"+hello+".drv",
-			"exec.meta.base", "exec.meta.cdi", "exec.meta.security", "exec.mount.ssh")
+			"exec.meta.base", "exec.meta.cdi", "exec.meta.network", "exec.meta.security",
+			"exec.mount.ssh")
 	}
 	definitions["lowered-effect"] = func() *pb.Definition {
 		e := plain([]string{"effect", "deploy"},

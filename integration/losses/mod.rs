@@ -8,6 +8,7 @@ use rustix::process::Signal;
 use serde_json::Value;
 use setting::{Gate, Scene, chain, events, kill, last_outcomes, lost, sleeping};
 
+use super::conformance::proxy::Proxy;
 use super::support::{Daemon, Kind, Place, Running, Seed, count, run, until};
 
 #[test]
@@ -222,10 +223,9 @@ fn a_daemon_that_dies_during_the_import_gets_all_of_it_again() {
     let place = Place::new();
     let mut scene = Scene::new(&place);
     let mut seed = Seed::new("import");
-    let bytes: Vec<u8> = (0..4 << 20)
-        .flat_map(|_| seed.next().to_le_bytes())
-        .collect();
-    place.write("big/source", bytes);
+    let size = 32 << 20;
+    let words = (0..size / 8).flat_map(|_| seed.next().to_le_bytes());
+    place.write("big/source", words.collect::<Vec<u8>>());
     let expression = format!(
         r#"derivation {{
           name = "big"; system = "x86_64-linux"; builder = "/bin/sh"; PATH = "/bin";
@@ -234,17 +234,15 @@ fn a_daemon_that_dies_during_the_import_gets_all_of_it_again() {
         place.at("big").display()
     );
     let file = place.write("big.nix", expression);
-    let running = Running::start(scene.pontoon(&["build"]).arg("-f").arg(file));
-    until("the store is there", || !scene.copies().is_empty());
-    until("the import has begun", || {
-        let store = scene.copies()[0].join("store");
-        let entries = store.read_dir().into_iter().flatten().flatten();
-        entries.count() > 0
-    });
-    std::thread::sleep(Duration::from_millis(
-        u64::try_from(seed.below(400)).unwrap(),
-    ));
+    // Little goes through but the import: this is in the middle of it, with most of it to come or not.
+    let moment = (1 << 20) + seed.below(size - (2 << 20));
+    let proxy = Proxy::holding(place.path(), moment);
+    let mut command = scene.pontoon(&["build"]);
+    command.env("PONTOON_TUNNEL_PROXY", proxy.variable());
+    let running = Running::start(command.arg("-f").arg(file));
+    until("so much of it has come", || proxy.carried() >= moment);
     scene.daemon.kill();
+    proxy.let_go();
     let since = Instant::now();
     std::thread::sleep(Duration::from_millis(500));
     scene.daemon.restart();
@@ -253,7 +251,42 @@ fn a_daemon_that_dies_during_the_import_gets_all_of_it_again() {
     assert_eq!(lost(&ran), ["engine"], "{}", ran.report());
     assert_eq!(ran.outcomes()["built"], 1);
     let lines = ran.json_lines();
-    assert!(events(&lines, "importing").count() >= 1);
+    assert_eq!(events(&lines, "importing").count(), 2, "{}", ran.report());
+    assert!(proxy.carried() > moment + size);
+    scene.verify();
+}
+
+#[test]
+fn a_daemon_that_is_frozen_for_a_while_is_told_of_and_waited_for() {
+    let place = Place::new();
+    let scene = Scene::new(&place);
+    let mut gate = Gate::new("frozen");
+    let running = scene.start(&chain(&gate, ""));
+    gate.wait(1);
+    scene.daemon.freeze();
+    std::thread::sleep(Duration::from_secs(18));
+    scene.daemon.thaw();
+    gate.open();
+    let ran = running.end().ok();
+    let silent = "the daemon has not answered for 10 s";
+    assert_eq!(ran.stdout.matches(silent).count(), 1, "{}", ran.report());
+    assert_eq!(lost(&ran), [""; 0], "{}", ran.report());
+    assert_eq!(ran.outcomes()["built"], 3);
+}
+
+#[test]
+fn a_daemon_that_stays_frozen_counts_as_lost() {
+    let place = Place::new();
+    let scene = Scene::new(&place);
+    let gate = Gate::new("stiff");
+    let running = scene.start(&chain(&gate, ""));
+    gate.wait(1);
+    scene.daemon.freeze();
+    let ran = running.end().code(7).says("did not come back");
+    scene.daemon.thaw();
+    assert_eq!(lost(&ran), ["engine"], "{}", ran.report());
+    // Nothing of it goes on once the daemon does.
+    until("its op is gone", || sleeping(&gate.marker).is_empty());
     scene.verify();
 }
 

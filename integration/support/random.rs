@@ -28,6 +28,11 @@ impl Seed {
         Self { state: mixed }
     }
 
+    /// One whose choices follow from a choice of another.
+    pub(crate) fn of(state: u64) -> Self {
+        Self { state }
+    }
+
     /// The next 64 bits.
     pub(crate) fn next(&mut self) -> u64 {
         self.state = self.state.wrapping_add(0x9e37_79b9_7f4a_7c15);

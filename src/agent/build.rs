@@ -28,7 +28,7 @@ use crate::nix::derivation::{self, Kvm, Level, Parsed, Recipe, Systems};
 use crate::sandbox::{self, Exit, Filter, Personality};
 use crate::store::attempts::{self, Durability, Kind, Running, Verdict};
 use crate::store::logs::LogWriter;
-use crate::store::{PathInfo, Slot};
+use crate::store::{Occupied, PathInfo, Slot};
 use crate::tunnel::{
     BuildJob, BuildResult, EffectRoot, FromAgent, MachineError, PathFacts, SandboxPath,
 };
@@ -102,6 +102,7 @@ impl Agent {
         for path in outputs.iter().filter(|path| !valid.contains(path)) {
             self.store.delete_invalid(path).map_err(machine)?;
         }
+        let _occupied = self.occupy(job.slot)?;
         let slot = self.slot(job.slot)?;
         let user = self.user(&slot)?;
         let attempt = self.begin(job)?;
@@ -222,6 +223,20 @@ impl Agent {
         match self.users.acquire(slot.number) {
             Err(UsersError::AllTaken { .. }) => Err(Stop::Busy(PathBuf::from(USER_POOL))),
             other => other.map_err(machine),
+        }
+    }
+
+    /// Keeps the slot that a plain op has mounted from being leased anew: its lease may be over before
+    /// this build is.
+    fn occupy(&self, number: Option<u32>) -> Result<Option<Occupied>, Stop> {
+        let (Shape::Plain, Some(number)) = (self.shape, number) else {
+            return Ok(None);
+        };
+        match Occupied::begin(self.store.dir(), number).map_err(machine)? {
+            Some(occupied) => Ok(Some(occupied)),
+            None => Err(Stop::Busy(
+                self.store.dir().slots().join(number.to_string()),
+            )),
         }
     }
 

@@ -45,7 +45,8 @@ impl Agent {
         }
         // The attempt is on disk before the first side effect can happen: whoever finds no end
         // to it later knows that it may have happened.
-        let attempt = self.next_attempt(Kind::Effect, &job.name, &job.run);
+        let mut attempt = self.next_attempt(Kind::Effect, &job.name, &job.run);
+        attempt.pipeline.clone_from(&job.pipeline);
         let id = attempt.id.clone();
         let running = attempts::begin(self.store.dir(), attempt, Durability::Synced)
             .map_err(|error| Interrupted::machine(&error))?;

@@ -39,8 +39,12 @@ impl Agent {
             ToAgent::Attempts { run, ids } => self
                 .attempts(&run, &ids)
                 .map(|attempts| Some(FromAgent::Attempts { attempts })),
-            ToAgent::Unsettled { run, effects } => self
-                .unsettled(&run, &effects)
+            ToAgent::Unsettled {
+                run,
+                pipeline,
+                effects,
+            } => self
+                .unsettled(&run, &pipeline, &effects)
                 .map(|attempts| Some(FromAgent::Attempts { attempts })),
             ToAgent::Import { header } => {
                 self.import(services, header)?;
@@ -152,7 +156,7 @@ impl Agent {
                 services.broken = Some(MachineError::of(&error));
             }
         }
-        data.skip_rest().map_err(Lost::Broken)?;
+        data.skip_rest()?;
         services.bytes += data.count;
         Ok(())
     }

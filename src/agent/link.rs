@@ -6,7 +6,7 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 
-use crate::tunnel::{Decoder, Frame, FrameError, FromAgent, ToAgent, encode, frame};
+use crate::tunnel::{Decoder, Frame, FrameError, FromAgent, Limits, ToAgent, encode, frame};
 
 /// The conductor is gone, or speaks nonsense: whatever runs must be ended.
 #[derive(Debug, thiserror::Error)]
@@ -28,6 +28,9 @@ pub enum Lost {
     },
 }
 
+/// The most bytes of a log in one frame.
+const PIECE: usize = 256 << 10;
+
 /// The agent's end of the tunnel.
 #[derive(Debug)]
 pub struct Link {
@@ -42,9 +45,14 @@ impl Link {
         let stream = UnixStream::connect(path).map_err(Lost::Broken)?;
         Ok(Self {
             stream,
-            decoder: Decoder::default(),
+            decoder: Decoder::new(Limits::GREETING),
             inbox: VecDeque::new(),
         })
+    }
+
+    /// The other end has greeted: it may say more at a time.
+    pub fn greeted(&mut self) {
+        self.decoder.limit(Limits::TUNNEL);
     }
 
     /// Sends a message.
@@ -63,7 +71,10 @@ impl Link {
 
     /// Sends bytes of a log.
     pub fn log(&mut self, bytes: &[u8]) -> Result<(), Lost> {
-        self.write(&Frame::Log(bytes.to_vec()))
+        for piece in bytes.chunks(PIECE) {
+            self.write(&Frame::Log(piece.to_vec()))?;
+        }
+        Ok(())
     }
 
     /// Waits for the next message.
@@ -87,17 +98,10 @@ impl Link {
 
     /// Reads once (call it when the descriptor is readable, or to wait) and sorts what came.
     pub fn pump(&mut self) -> Result<(), Lost> {
-        let mut buffer = [0; 64 << 10];
-        let count = loop {
-            match self.stream.read(&mut buffer) {
-                Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
-                other => break other.map_err(Lost::Broken)?,
-            }
-        };
+        let count = self.decoder.read(&mut self.stream).map_err(Lost::Broken)?;
         if count == 0 {
             return Err(Lost::Closed);
         }
-        self.decoder.push(&buffer[..count]);
         while let Some(frame) = self.decoder.next_frame().map_err(Lost::Protocol)? {
             self.inbox.push_back(frame);
         }
@@ -130,6 +134,8 @@ pub struct Data<'a> {
     chunk: Vec<u8>,
     at: usize,
     ended: bool,
+    /// Something else came: where the next message begins is not known.
+    broken: bool,
     /// Bytes read so far.
     pub count: u64,
 }
@@ -142,32 +148,45 @@ impl<'a> Data<'a> {
             chunk: Vec::new(),
             at: 0,
             ended: false,
+            broken: false,
             count: 0,
         }
     }
 
     /// Reads and forgets what is left, so that the next message is in its place.
-    pub fn skip_rest(&mut self) -> std::io::Result<()> {
-        std::io::copy(self, &mut std::io::sink()).map(|_| ())
+    pub fn skip_rest(&mut self) -> Result<(), Lost> {
+        while !self.ended {
+            self.next_piece()?;
+        }
+        Ok(())
+    }
+
+    fn next_piece(&mut self) -> Result<Vec<u8>, Lost> {
+        let out_of_place = Lost::OutOfPlace {
+            what: "something in the middle of a NAR",
+        };
+        if self.broken {
+            return Err(out_of_place);
+        }
+        match self.link.next_frame()? {
+            Frame::Data(bytes) => {
+                self.ended = bytes.is_empty();
+                self.count += bytes.len() as u64;
+                Ok(bytes)
+            }
+            Frame::Message(_) | Frame::Log(_) => {
+                self.broken = true;
+                Err(out_of_place)
+            }
+        }
     }
 }
 
 impl Read for Data<'_> {
     fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
         while self.at == self.chunk.len() && !self.ended {
-            match self.link.next_frame().map_err(std::io::Error::other)? {
-                Frame::Data(bytes) => {
-                    self.ended = bytes.is_empty();
-                    self.count += bytes.len() as u64;
-                    self.chunk = bytes;
-                    self.at = 0;
-                }
-                Frame::Message(_) | Frame::Log(_) => {
-                    return Err(std::io::Error::other(Lost::OutOfPlace {
-                        what: "a message",
-                    }));
-                }
-            }
+            self.chunk = self.next_piece().map_err(std::io::Error::other)?;
+            self.at = 0;
         }
         let rest = &self.chunk[self.at..];
         let count = rest.len().min(buffer.len());

@@ -10,7 +10,7 @@
 //! | `effect NAME` | one effect |
 //! | `probe` | none: it tells what the op sees ([`probe`]) |
 //!
-//! `install` and `export` have no tunnel and no job: see [`install`] and [`export`].
+//! `install`, `export` and `enter` have no job: see [`install`], [`export`] and [`entered`].
 //!
 //! In *strong* the op holds the whole store at `/nix` and the agent makes a sandbox for each
 //! derivation ([`room`]). In *plain* the op is the sandbox: the store is at `/.pontoon/store`,
@@ -20,6 +20,7 @@
 
 pub mod build;
 pub mod effect;
+pub mod entered;
 pub mod export;
 pub mod housekeeping;
 pub mod image;
@@ -37,6 +38,7 @@ pub mod watch;
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::io::Write as _;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -45,6 +47,7 @@ use link::{Link, Lost};
 use users::Users;
 
 use crate::nix::StorePath;
+use crate::store::agents::{self, Held};
 use crate::store::attempts::{self, Attempt, End, Kind, Verdict};
 use crate::store::{NixDir, PathInfo, Store};
 use crate::tunnel::{self, FromAgent, MachineError, ToAgent};
@@ -59,6 +62,13 @@ pub const USERS: &str = "PONTOON_BUILD_USERS";
 /// The op's environment variable with that of the image at its root: a list in JSON, `NAME=VALUE`
 /// each.
 pub const IMAGE: &str = "PONTOON_IMAGE";
+
+/// The program of every plain op.
+pub const PLAIN_PROGRAM: &str = "/.pontoon/agent";
+/// Where a strong op has the agents of its store; its program is one of them.
+pub const STRONG_PROGRAMS: &str = "/nix/pontoon/agent/";
+/// The file that the agent runs from.
+const PROGRAM: &str = "/proc/self/exe";
 
 /// What of an op's root is the agent's alone.
 pub const OWN: &str = "/.pontoon";
@@ -83,6 +93,8 @@ pub mod exit {
     pub const LOST: i32 = 71;
     /// Its arguments or environment make no sense.
     pub const USAGE: i32 = 64;
+    /// Its own file has been removed from the store: a shell would say so of a missing program.
+    pub const GONE: i32 = 127;
 }
 
 /// What an op tells the agent it wakes.
@@ -231,6 +243,13 @@ pub fn run(orders: &Orders) -> i32 {
     if orders.task == Task::Probe {
         return probe::run(orders);
     }
+    let _lease = match orders.task {
+        Task::Store => match hold(orders.shape) {
+            Some(Held::Gone) => return exit::GONE,
+            lease => lease,
+        },
+        _ => None,
+    };
     let Ok(mut link) = Link::connect(Path::new(tunnel::SOCKET)) else {
         // Nobody to tell: the engine reports the exit code.
         return exit::LOST;
@@ -257,8 +276,31 @@ pub fn run(orders: &Orders) -> i32 {
     };
     match agent.greet(orders).and_then(|()| agent.serve(orders.task)) {
         Ok(()) => exit::DONE,
-        Err(_) => exit::LOST,
+        Err(lost) => {
+            tell_why(&lost);
+            exit::LOST
+        }
     }
+}
+
+/// Writes to the op's standard error what came instead of the protocol: the engine has last words
+/// from there, and through the tunnel nothing can be said any more. Where it only ended there is
+/// nothing to tell.
+fn tell_why(lost: &Lost) {
+    if matches!(lost, Lost::Protocol(_) | Lost::OutOfPlace { .. }) {
+        let text = format!("pontoon: {}\n", MachineError::of(lost).text);
+        let _ = std::io::stderr().write_all(text.as_bytes());
+    }
+}
+
+/// Keeps the agent's own file in the store for as long as the run lasts, if it is from there. What
+/// cannot be held is only lost sooner.
+fn hold(shape: Shape) -> Option<Held> {
+    let program = fs_err::read_link(PROGRAM).ok()?;
+    let text = program.to_str()?;
+    let is_delivered = text.starts_with(PLAIN_PROGRAM) || text.starts_with(STRONG_PROGRAMS);
+    let held = || agents::hold(&NixDir::new(shape.nix_dir()), Path::new(PROGRAM));
+    is_delivered.then(held)?.ok()
 }
 
 fn open_store(shape: Shape) -> Result<Store, MachineError> {
@@ -280,7 +322,10 @@ impl Agent {
             instance: identity.instance.clone(),
         })?;
         match self.link.hear()? {
-            ToAgent::Welcome { version } if version == tunnel::VERSION => Ok(()),
+            ToAgent::Welcome { version } if version == tunnel::VERSION => {
+                self.link.greeted();
+                Ok(())
+            }
             _ => Err(Lost::OutOfPlace {
                 what: "no welcome of this version",
             }),
@@ -294,6 +339,7 @@ impl Agent {
             id: format!("{}-{}", self.nonce, self.attempts),
             node: node.to_owned(),
             kind,
+            pipeline: None,
             run: run.to_owned(),
             pid: std::process::id(),
             started: now(),
@@ -310,8 +356,9 @@ impl Agent {
             match self.link.hear()? {
                 ToAgent::Bye => {
                     if task == Task::Store {
-                        // Old records do no harm but to take place.
+                        // Old records and agents do no harm but to take place.
                         let _ = attempts::tidy(self.store.dir());
+                        let _ = agents::tidy(self.store.dir());
                     }
                     return Ok(());
                 }

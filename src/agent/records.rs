@@ -20,16 +20,23 @@ impl Agent {
         Ok(self.told(run, records))
     }
 
-    /// Tells of attempts of effects, by other runs, whose outcome nobody knows or was told of.
+    /// Tells of attempts of a pipeline's effects, by other runs, whose outcome nobody knows or was
+    /// told of. An effect may have another name by now. Older records do not say which pipeline they
+    /// are of: then the name counts.
     pub(super) fn unsettled(
         &self,
         run: &str,
+        pipeline: &str,
         effects: &[String],
     ) -> Result<Vec<AttemptFacts>, MachineError> {
         let records = attempts::list(self.store.dir()).map_err(|error| MachineError::of(&error))?;
         let is_meant = |record: &Record| {
             let attempt = &record.attempt;
-            attempt.kind == Kind::Effect && attempt.run != run && effects.contains(&attempt.node)
+            let is_its_own = match &attempt.pipeline {
+                Some(one) => one == pipeline,
+                None => effects.contains(&attempt.node),
+            };
+            attempt.kind == Kind::Effect && attempt.run != run && is_its_own
         };
         let records = records.into_iter();
         let records = records.filter(|record| is_meant(record) && record.is_unsettled());

@@ -246,6 +246,14 @@ impl Room<'_> {
             EffectRoot::Empty => entries.extend(self.etc()),
             EffectRoot::Image => entries.extend(image::entries(Path::new("/"))?),
         }
+        if self.writes == Writes::Slot {
+            // A builder that owns it may not add to it. What a sandbox path brings comes after,
+            // for that may be the machine's own `/etc`.
+            entries.push(Entry::Chmod {
+                path: "/etc".into(),
+                mode: 0o555,
+            });
+        }
         entries.extend(devices());
         entries.push(tmpfs("/dev/shm", 0o1777));
         entries.push(Entry::Proc {

@@ -226,6 +226,23 @@ async fn enter(
     }
 }
 
+/// Whether a dockerd says that it has no network for ops by default. A buildkitd has one.
+///
+/// # Errors
+///
+/// [`Error::Dial`], [`Error::Silent`].
+pub async fn lacks_network(address: &Address) -> Result<bool, Error> {
+    if address.service == Service::BuildKitd {
+        return Ok(false);
+    }
+    let stream = dial(address, &Overheard::default()).await?;
+    let asked = in_time(address, dockerd::lacks_bridge(stream)).await?;
+    asked.map_err(|source| Error::Dial {
+        address: address.clone(),
+        source,
+    })
+}
+
 /// Begins as HTTP/2 does, and hears what comes of it.
 async fn listen(address: &Address) -> Speech {
     let heard = Overheard::default();

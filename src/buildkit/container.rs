@@ -50,15 +50,21 @@ pub enum Told {
 
 impl Job {
     /// Makes a container; no other of the daemon has the name. Mounts are marshalled, as ops have them, and
-    /// none has an input.
+    /// none has an input; the network is the number that an op has for it.
     ///
     /// # Errors
     ///
     /// [`SolveError`].
-    pub async fn container(&self, name: &str, mounts: Vec<Vec<u8>>) -> Result<(), SolveError> {
+    pub async fn container(
+        &self,
+        name: &str,
+        mounts: Vec<Vec<u8>>,
+        network: i32,
+    ) -> Result<(), SolveError> {
         let request = protocol::NewContainerRequest {
             container_id: name.to_owned(),
             mounts: mounts.into_iter().map(Bytes::from).collect(),
+            network,
             ..protocol::NewContainerRequest::default()
         };
         let mut bridge = self.bridge();

@@ -78,6 +78,11 @@ impl Daemon {
         })
     }
 
+    /// Done when it has answered, whatever it says.
+    pub async fn answer(&self) {
+        let _ = self.client.clone().info(InfoRequest {}).await;
+    }
+
     /// What it says of itself, in one line.
     pub fn describe(&self) -> String {
         match (&self.server, &self.version) {

@@ -12,11 +12,16 @@ use http::{HeaderMap, Method, Request, Response, StatusCode};
 use hyper::body::Incoming;
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
-use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tonic::body::Body;
 
 /// The first API with gRPC on the socket itself.
 const DIRECT: (u32, u32) = (1, 53);
+
+/// The question for its bridge; after the answer it ends the connection.
+const BRIDGE: &[u8] = b"GET /networks/bridge HTTP/1.0\r\nHost: docker\r\n\r\n";
+/// Where a refusal ends for sure.
+const LONGEST: u64 = 4 << 10;
 
 /// What a dockerd says of itself.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -74,6 +79,20 @@ where
     Ok(Ok(TokioIo::new(upgraded)))
 }
 
+/// Asks for the network that ops have by default: its bridge. Whether it says that it has none;
+/// nothing else it may say tells that, as what a proxy says that lets nobody ask.
+pub async fn lacks_bridge<S>(mut stream: S) -> std::io::Result<bool>
+where
+    S: AsyncRead + AsyncWrite + Send + Unpin,
+{
+    stream.write_all(BRIDGE).await?;
+    let mut answer = Vec::new();
+    stream.take(LONGEST).read_to_end(&mut answer).await?;
+    let answer = String::from_utf8_lossy(&answer);
+    let is_missing = answer.split(' ').nth(1) == Some("404");
+    Ok(is_missing && answer.contains("network bridge not found"))
+}
+
 async fn ask<S>(
     stream: S,
     method: Method,
@@ -101,6 +120,31 @@ where
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[tokio::test]
+    async fn a_bridge_is_missing_only_where_the_dockerd_says_so() {
+        async fn lacks(answer: &'static str) -> bool {
+            let (ours, mut theirs) = tokio::io::duplex(1 << 10);
+            let asked = tokio::spawn(lacks_bridge(ours));
+            let mut question = vec![0; BRIDGE.len()];
+            theirs.read_exact(&mut question).await.unwrap();
+            theirs.write_all(answer.as_bytes()).await.unwrap();
+            drop(theirs);
+            asked.await.unwrap().unwrap()
+        }
+        let head = "Content-Type: application/json\r\n\r\n";
+        let said = "{\"message\":\"network bridge not found\"}\n";
+        let leak = |text: String| -> &'static str { text.leak() };
+        assert!(lacks(leak(format!("HTTP/1.0 404 Not Found\r\n{head}{said}"))).await);
+        for other in [
+            format!("HTTP/1.0 200 OK\r\n{head}{said}"),
+            format!("HTTP/1.0 404 Not Found\r\n{head}page not found"),
+            "HTTP/1.0 403 Forbidden\r\n\r\n".to_owned(),
+            String::new(),
+        ] {
+            assert!(!lacks(leak(other)).await);
+        }
+    }
 
     #[test]
     fn the_ping_says_which_way_leads_in() {

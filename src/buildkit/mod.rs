@@ -53,6 +53,10 @@ const MAX_ENCODED: usize = 16 << 20;
 const OLD_MAX_ENCODED: usize = 4 << 20;
 /// What a request may have around its definition.
 const AROUND: usize = 4 << 10;
+/// How many bytes go into one message of a byte stream. A daemon takes a buffer of 32 KiB for a
+/// message of that size, and for a longer one a cleared buffer of 1 MiB (grpc-go), so that clearing
+/// would be most of its work: the message has 32 KiB with what is around the bytes.
+const PIECE: usize = (32 << 10) - 16;
 /// How much may be on its way on one stream, and on a connection.
 const WINDOW: u32 = 4 << 20;
 

@@ -12,7 +12,7 @@ use http::{HeaderValue, Request, Response};
 use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo};
-use prost::bytes::Bytes;
+use prost::bytes::{BufMut, BytesMut};
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, ReadHalf, WriteHalf};
 use tokio::sync::mpsc::{Sender, channel};
 use tokio_stream::wrappers::ReceiverStream;
@@ -35,7 +35,7 @@ use super::protocol::moby::filesync::v1::file_sync_server::FileSyncServer;
 use super::protocol::moby::sshforward::v1::ssh_server::SshServer;
 use super::secrets::Vault;
 use super::ssh::Forward;
-use super::{Daemon, WINDOW, errors};
+use super::{Daemon, PIECE, WINDOW, errors};
 
 /// Every method, by the name that daemons look for.
 const METHODS: [&str; 8] = [
@@ -51,8 +51,6 @@ const METHODS: [&str; 8] = [
 
 /// How long a daemon may take to open a session.
 const PATIENCE: Duration = Duration::from_secs(20);
-/// How much goes into one message of the pipe: what daemons use.
-const CHUNK: usize = 32 << 10;
 /// How much may be between the pipe and the HTTP/2 connection.
 const BETWEEN: usize = 256 << 10;
 
@@ -139,12 +137,13 @@ async fn inward(
 
 /// From our server to the daemon.
 async fn outward(mut reading: ReadHalf<DuplexStream>, outgoing: Sender<BytesMessage>) {
-    let mut buffer = vec![0; CHUNK];
+    let mut buffer = BytesMut::new();
     loop {
-        match reading.read(&mut buffer).await {
+        buffer.reserve(PIECE);
+        match reading.read_buf(&mut (&mut buffer).limit(PIECE)).await {
             Ok(0) | Err(_) => return,
-            Ok(count) => {
-                let data = Bytes::copy_from_slice(&buffer[..count]);
+            Ok(_) => {
+                let data = buffer.split().freeze();
                 if outgoing.send(BytesMessage { data }).await.is_err() {
                     return;
                 }

@@ -6,7 +6,7 @@
 use std::path::PathBuf;
 use std::pin::Pin;
 
-use prost::bytes::Bytes;
+use prost::bytes::{BufMut, BytesMut};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixStream;
 use tokio::net::unix::OwnedReadHalf;
@@ -14,13 +14,12 @@ use tokio::sync::mpsc::{Sender, channel};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming};
 
+use super::PIECE;
 use super::protocol::moby::sshforward::v1::ssh_server::Ssh;
 use super::protocol::moby::sshforward::v1::{BytesMessage, CheckAgentRequest, CheckAgentResponse};
 
-/// How much is read at a time.
-const CHUNK: usize = 64 << 10;
-/// How many chunks may wait for the daemon.
-const WAITING: usize = 16;
+/// How many pieces may wait for the daemon.
+const WAITING: usize = 32;
 
 /// Leads every connection to a socket.
 #[derive(Debug, Clone)]
@@ -85,16 +84,31 @@ impl Ssh for Forward {
 }
 
 async fn outward(mut reading: OwnedReadHalf, tell: &Sender<Result<BytesMessage, Status>>) {
-    let mut buffer = vec![0; CHUNK];
+    let mut buffer = BytesMut::new();
     loop {
-        match reading.read(&mut buffer).await {
+        buffer.reserve(PIECE);
+        match reading.read_buf(&mut (&mut buffer).limit(PIECE)).await {
             Ok(0) | Err(_) => return,
-            Ok(count) => {
-                let data = Bytes::copy_from_slice(&buffer[..count]);
+            Ok(_) => {
+                let data = buffer.split().freeze();
                 if tell.send(Ok(BytesMessage { data })).await.is_err() {
                     return;
                 }
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use prost::Message as _;
+    use prost::bytes::Bytes;
+
+    use super::*;
+
+    #[test]
+    fn a_piece_and_what_is_around_it_are_a_message_of_32_kib_at_most() {
+        let data = Bytes::from(vec![0; PIECE]);
+        assert!(BytesMessage { data }.encoded_len() <= 32 << 10);
     }
 }

@@ -1,7 +1,7 @@
 //! What commands ask of the modules below outside of a run: a log, namespaces of their own, and to
 //! be the processes that only an engine starts.
 
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::io::{BufRead, BufReader};
 use std::os::fd::AsFd;
 use std::path::Path;
@@ -89,11 +89,17 @@ pub fn agent(arguments: &[String]) -> Result<u8, Error> {
     if let [enter, path, rest @ ..] = arguments
         && enter == "enter"
     {
-        return exec::become_program(Path::new(path), rest);
+        return exec::run_entered(Path::new(path), rest);
     }
     let orders = agent::Orders::read(arguments, &environment)
         .ok_or_else(|| Error::usage("only an engine starts the agent"))?;
     Ok(u8::try_from(agent::run(&orders)).unwrap_or(1))
+}
+
+/// Runs a program for as long as its lifeline lasts.
+pub fn entered<A: AsRef<OsStr>>(program: &Path, arguments: &[A]) -> std::io::Result<u8> {
+    let lost = u8::try_from(agent::exit::LOST).unwrap_or(1);
+    Ok(agent::entered::run(program, arguments)?.unwrap_or(lost))
 }
 
 /// Runs the embedded engine's helper, whose conductor is at the other end of stdin.

@@ -27,7 +27,12 @@ pub fn run(
     let arguments = text(arguments)?;
     let asked = signals::watch()?;
     let engine = engine.settle(&asked)?;
-    let Engine::BuildKit { address, .. } = &engine else {
+    let Engine::BuildKit {
+        address,
+        entitlements,
+        ..
+    } = &engine
+    else {
         return Err(Error::usage("the embedded engine needs no container"));
     };
     if engine.shape() == Shape::Strong {
@@ -48,15 +53,14 @@ pub fn run(
         asked: &asked,
     };
     let options = session.options(session::run_id()?)?;
-    let ended = run::with_closure(&options, &place.path, |lowering, closure| {
+    let ended = run::with_closure(&options, &place.path, |lowering, closure, lifeline| {
         let exec = lowering.enter(&place, arguments, closure);
-        enter::run(
+        let place = enter::Where {
             address,
-            &exec,
-            std::io::stdin(),
-            &mut write,
-            &asked.cancel(),
-        )
+            entitlements,
+            lifeline,
+        };
+        enter::run(place, &exec, std::io::stdin(), &mut write, &asked.cancel())
     });
     match ended.map_err(|error| failure::run(error, &asked))? {
         None => {

@@ -18,7 +18,7 @@ use super::failure;
 use super::signals::Asked;
 use super::surroundings::Surroundings;
 use crate::buildkit::address::{Address, Service};
-use crate::engine::offer::{self, Offer};
+use crate::engine::offer::{self, Offer, Outside};
 use crate::report::Logs;
 use crate::run::EngineChoice;
 
@@ -38,6 +38,8 @@ pub enum Engine {
         shape: Option<Shape>,
         /// What ops take of it beyond a sandbox.
         entitlements: Vec<String>,
+        /// What it has for ops that may reach the network; not asked before [`Engine::settle`].
+        outside: Outside,
     },
 }
 
@@ -49,10 +51,12 @@ impl Engine {
             Self::BuildKit {
                 address,
                 entitlements,
+                outside,
                 ..
             } => EngineChoice::BuildKit {
                 address: address.clone(),
                 entitlements: entitlements.clone(),
+                outside: outside.clone(),
             },
         }
     }
@@ -65,8 +69,8 @@ impl Engine {
         }
     }
 
-    /// Asks a daemon whether it can have strong ops, if that is of interest: they are what is wanted
-    /// unless somebody said otherwise.
+    /// Asks a daemon what it has for ops that may reach the network, and whether it can have strong
+    /// ops, if that is of interest: they are what is wanted unless somebody said otherwise.
     ///
     /// # Errors
     ///
@@ -82,17 +86,23 @@ impl Engine {
                 Some(offer.map_err(|error| failure::engine(error, asked))?)
             }
         };
-        let (shape, entitlements) = match offer {
+        let (shape, mut entitlements) = match offer {
             Some(Offer::Strong { entitlements }) => (Shape::Strong, entitlements),
             Some(Offer::Plain { lacks }) if shape == Some(Shape::Strong) => {
                 return Err(failure::no_strong_ops(&address, lacks));
             }
             Some(Offer::Plain { .. }) | None => (Shape::Plain, Vec::new()),
         };
+        let outside = offer::outside(&address, &asked.cancel());
+        let outside = outside.map_err(|error| failure::engine(error, asked))?;
+        if let Outside::Host { entitlement } = &outside {
+            entitlements.push(entitlement.clone());
+        }
         Ok(Self::BuildKit {
             address,
             shape: Some(shape),
             entitlements,
+            outside,
         })
     }
 
@@ -187,6 +197,7 @@ fn daemon(service: Service, shape: Option<Shape>, around: &Surroundings) -> Resu
         address,
         shape,
         entitlements: Vec::new(),
+        outside: Outside::Default,
     })
 }
 

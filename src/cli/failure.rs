@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use super::error::{Error, Kind};
 use super::signals::Asked;
 use crate::buildkit::{Address, Service, connection};
+use crate::doctor::{self, change};
 use crate::engine::device::{self, Setup, Users};
 use crate::engine::embedded::machine::Accounts;
 use crate::engine::offer::Lack;
@@ -94,6 +95,10 @@ pub fn run(error: run::Error, asked: &Asked) -> Error {
             hints = vec!["leave out `--shape plain`".to_owned()];
             Kind::Engine
         }
+        E::Engine(engine::Error::NoNetwork { .. }) => {
+            hints = network();
+            Kind::Engine
+        }
         E::Engine(engine::Error::Connect(refusal)) => {
             hints = vec![reach(refusal)];
             Kind::Engine
@@ -158,6 +163,18 @@ fn reach(error: &connection::Error) -> String {
             format!("is the daemon running? `{variable}` says where it is")
         }
     }
+}
+
+/// What to do on a daemon without a network for ops.
+fn network() -> Vec<String> {
+    let host = change::host_network(doctor::Kind::Dockerd).text;
+    vec![
+        "give the daemon a bridge: without `--bridge=none`".to_owned(),
+        format!(
+            "or let ops use the network of its host: its `daemon.json` needs these lines:\n{}",
+            host.trim_end()
+        ),
+    ]
 }
 
 /// A daemon that can have no strong ops, with the lines that would change it.

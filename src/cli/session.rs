@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use super::args::{Fact, Shape};
@@ -32,6 +32,8 @@ pub struct Work {
     pub wanted: Vec<Wanted>,
     /// A pipeline, with the values of its secrets; a plan needs none.
     pub pipeline: Option<(Pipeline, secrets::Values)>,
+    /// Which pipeline it is, see [`eval::origin`]; empty without one.
+    pub origin: String,
     /// Keeps collectors from what was evaluated, until the run's roots do.
     pub kept: Option<GcLock>,
 }
@@ -82,6 +84,8 @@ pub struct Evaluated {
     pub wanted: Vec<Wanted>,
     /// The pipeline, if one was asked for.
     pub pipeline: Option<Pipeline>,
+    /// Which pipeline it is, see [`eval::origin`]; empty without one.
+    pub origin: String,
     /// What `nix` built itself on the way.
     pub built_while_evaluating: Vec<StorePath>,
     /// Keeps collectors from it.
@@ -120,6 +124,7 @@ impl Session<'_> {
         let evaluated = Evaluated {
             wanted: evaluated.wanted,
             pipeline: None,
+            origin: String::new(),
             built_while_evaluating: evaluated.built_while_evaluating,
             kept,
         };
@@ -150,6 +155,7 @@ impl Session<'_> {
                 format!("--expr {}", request.name).trim_end().to_owned(),
             ),
         };
+        let origin = self.origin(request, directory.as_deref())?;
         let facts = self.facts(directory, given)?;
         sink.event(&Event::Evaluating { installable });
         let asked = eval::PipelineRequest {
@@ -165,6 +171,7 @@ impl Session<'_> {
         let evaluated = Evaluated {
             wanted: read.pipeline.builds.values().cloned().collect(),
             pipeline: Some(read.pipeline),
+            origin,
             built_while_evaluating: answer.built_while_evaluating,
             kept,
         };
@@ -185,6 +192,7 @@ impl Session<'_> {
         let options = self.options(run)?;
         let pipeline = work.pipeline.map(|(pipeline, values)| run::PipelineRun {
             pipeline,
+            origin: work.origin.clone(),
             secrets: values
                 .into_iter()
                 .map(|(effect, values)| (effect, delivered(values)))
@@ -305,6 +313,38 @@ impl Session<'_> {
         Ok(facts)
     }
 
+    /// Which pipeline is asked for.
+    fn origin(&self, request: &PipelineRequest, directory: Option<&Path>) -> Result<String, Error> {
+        let directory = directory.unwrap_or(Path::new("."));
+        let source = match &request.source {
+            PipelineSource::Flake(flake) => match eval::facts::directory(flake) {
+                None => eval::origin::of_flake(flake),
+                Some(directory) => {
+                    let source = self.origin_here(&eval::origin::flake_of(&directory))?;
+                    let folder = eval::origin::folder(flake);
+                    folder.map_or_else(|| source.clone(), |folder| format!("{source}/{folder}"))
+                }
+            },
+            PipelineSource::File(file) => {
+                format!("{} -f {}", self.origin_here(directory)?, file_name(file))
+            }
+            PipelineSource::Expression(_) => format!("{} --expr", self.origin_here(directory)?),
+        };
+        Ok(format!("{source}#{}", request.name))
+    }
+
+    /// Where a directory of this machine comes from.
+    fn origin_here(&self, directory: &Path) -> Result<String, Error> {
+        let search = self.around.variables.get("PATH").map(OsString::as_os_str);
+        let (environment, cancel) = (environment(), self.asked.cancel());
+        let known = match eval::nix::on_search_path("git", search) {
+            Some(git) => eval::origin::of_repository(&git, directory, &environment, &cancel)
+                .map_err(|error| failure::git(error, self.asked))?,
+            None => None,
+        };
+        Ok(known.unwrap_or_else(|| eval::origin::of_directory(directory)))
+    }
+
     /// The build store as messages name it.
     fn store_name(&self) -> String {
         match self.engine {
@@ -364,6 +404,12 @@ fn named(request: &Request) -> Vec<String> {
         Source::Expression(_) => format!("--expr {typed}").trim_end().to_owned(),
     };
     request.installables.iter().map(name).collect()
+}
+
+/// The last part of a file's name; another checkout has it elsewhere.
+fn file_name(file: &str) -> String {
+    let name = Path::new(file).file_name();
+    name.map_or_else(|| file.to_owned(), |name| name.display().to_string())
 }
 
 fn readable(ops: &[Vec<u8>]) -> String {

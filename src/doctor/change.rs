@@ -83,6 +83,25 @@ pub fn strong(kind: Kind, setup: &Setup, accounts: &Accounts) -> Vec<Change> {
     ]
 }
 
+/// What a daemon without a network for ops needs so that they may use that of its host.
+pub fn host_network(kind: Kind) -> Change {
+    let text = match kind {
+        Kind::Dockerd => {
+            let settings = json!({ "builder": { "entitlements": { "network-host": true } } });
+            format!("{settings:#}\n")
+        }
+        Kind::Embedded | Kind::Buildkitd => {
+            "insecure-entitlements = [\"network.host\"]\n".to_owned()
+        }
+    };
+    Change {
+        reason: "a network for fixed-output builds and effects, that of the host".to_owned(),
+        path: configuration(kind),
+        extent: Extent::Part,
+        text,
+    }
+}
+
 /// Rules of a collector that neither remove nor measure the store: what is a week old goes.
 pub fn collection(kind: Kind, executor: &str) -> Change {
     let types = [
@@ -150,6 +169,20 @@ mod tests {
                     "unused-for=168h"
                   ]
                 },
+        "#);
+    }
+
+    #[test]
+    fn ops_are_let_to_the_network_of_the_host() {
+        insta::assert_snapshot!(host_network(Kind::Buildkitd).text, @r#"insecure-entitlements = ["network.host"]"#);
+        insta::assert_snapshot!(host_network(Kind::Dockerd).text, @r#"
+        {
+          "builder": {
+            "entitlements": {
+              "network-host": true
+            }
+          }
+        }
         "#);
     }
 

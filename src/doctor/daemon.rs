@@ -154,7 +154,7 @@ async fn try_all(kind: Kind, worker: &Worker, prober: &mut Prober, means: &Means
         }
         Err(reason) => add(found, Fact::missing("plain", reason)),
     }
-    let network = network(kind, worker, prober).await;
+    let network = network(kind, worker, prober, found).await;
     add(found, network);
     let insecure = prober.run(Probe::Insecure).await;
     let device = worker.device(STORE_DEVICE);
@@ -223,7 +223,7 @@ fn lacks(insecure: &Result<Seen, String>, device: Option<CdiAccess>) -> String {
 }
 
 /// What fixed-output builds and effects have.
-async fn network(kind: Kind, worker: &Worker, prober: &mut Prober) -> Fact {
+async fn network(kind: Kind, worker: &Worker, prober: &mut Prober, found: &Found) -> Fact {
     // A dockerd 29 says `host` of its bridge.
     let label = worker.labels.get("network").map(String::as_str);
     let configured = label.filter(|_| kind == Kind::Buildkitd);
@@ -247,16 +247,27 @@ async fn network(kind: Kind, worker: &Worker, prober: &mut Prober) -> Fact {
                 )
             }
         }
-        Err(reason) => {
-            let host = match prober.run(Probe::HostNetwork).await {
-                Ok(_) => "the host's would be granted (`network.host`), and is not used".to_owned(),
-                Err(_) => "nor is `network.host` granted".to_owned(),
-            };
-            Fact::missing(
+        Err(reason) => match prober.run(Probe::HostNetwork).await {
+            Ok(_) => Fact::warning(
                 "network",
-                format!("fixed-output builds and effects have none: {reason}; {host}"),
-            )
-        }
+                format!(
+                    "fixed-output builds and effects are on the network of the daemon's host \
+                     (`network.host`): it has no default one: {reason}"
+                ),
+            ),
+            Err(host) => {
+                with(found, |found| {
+                    found.changes.push(change::host_network(kind));
+                });
+                Fact::missing(
+                    "network",
+                    format!(
+                        "fixed-output builds and effects have none: {reason}; nor that of the host \
+                         (`network.host`): {host}"
+                    ),
+                )
+            }
+        },
     }
 }
 

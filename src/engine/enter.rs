@@ -1,9 +1,12 @@
 //! A program of a daemon's store, run there in a container that is no op.
 //!
 //! It is spoken with as with any child: it reads what we read, we write what it writes, and its
-//! exit code is told. The container lives in a job of its own and ends with it, however that ends.
+//! exit code is told. The container lives in a job of its own. Not every daemon ends it with the job,
+//! and none does when it dies, so the program hangs on a [`Lifeline`].
 
 use std::io::{self, Read};
+use std::path::Path;
+use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
@@ -11,10 +14,17 @@ use std::time::Duration;
 use prost::bytes::Bytes;
 use tokio::sync::mpsc::{Receiver, Sender, channel};
 
+use crate::buildkit::auth::Keychain;
 use crate::buildkit::container::{Process, Told};
+use crate::buildkit::content::Layouts;
+use crate::buildkit::filesync::Directories;
 use crate::buildkit::gateway::Opening;
-use crate::buildkit::{Address, Daemon, Job, SolveError};
+use crate::buildkit::secrets::Vault;
+use crate::buildkit::ssh::Forward;
+use crate::buildkit::{Address, Daemon, Job, Services, Session, SolveError};
 use crate::engine::Error;
+use crate::engine::lifeline::Lifeline;
+use crate::engine::lower::TUNNEL;
 use crate::engine::offer::{cancelled, reference};
 use crate::llb::{self, Exec};
 
@@ -44,13 +54,25 @@ pub enum End {
     Unheard(io::Error),
 }
 
+/// Where a program runs.
+#[derive(Debug, Clone, Copy)]
+pub struct Where<'a> {
+    /// The daemon.
+    pub address: &'a Address,
+    /// What the container takes of it beyond a sandbox.
+    pub entitlements: &'a [String],
+    /// Where the lifeline's socket is made.
+    pub lifeline: &'a Path,
+}
+
 /// Runs a program in a container until it ends, or `cancel` is set, which ends it.
 ///
 /// # Errors
 ///
-/// [`Error::Connect`], [`Error::Daemon`], [`Error::Start`]; [`Error::Cancelled`].
+/// [`Error::Connect`], [`Error::Daemon`], [`Error::Start`], [`Error::Lifeline`];
+/// [`Error::Cancelled`].
 pub fn run(
-    address: &Address,
+    place: Where<'_>,
     exec: &Exec,
     input: impl Read + Send + 'static,
     write: Write<'_>,
@@ -60,42 +82,61 @@ pub fn run(
         .enable_all()
         .build()
         .map_err(Error::Start)?;
-    let refused = |error: SolveError| Error::Daemon {
-        address: address.to_string(),
-        reason: error.message,
-    };
+    let refused = |error: SolveError| place.refused(error.message);
+    let lifeline = Lifeline::begin(place.lifeline.to_owned()).map_err(Error::Lifeline)?;
     runtime.block_on(async {
-        let job = tokio::select! {
-            job = open(address) => job?.map_err(refused)?,
+        let (job, _session) = tokio::select! {
+            opened = open(place, &lifeline) => opened?,
             () = cancelled(cancel) => return Err(Error::Cancelled),
         };
+        let mut entered = pin!(enter(&job, exec, input, write));
         let ended = tokio::select! {
-            ended = enter(&job, exec, input, write) => ended.map_err(refused),
-            () = cancelled(cancel) => Err(Error::Cancelled),
+            ended = &mut entered => ended.map_err(refused),
+            () = cancelled(cancel) => {
+                lifeline.end();
+                let _ = tokio::time::timeout(PATIENCE, entered).await;
+                Err(Error::Cancelled)
+            }
         };
+        lifeline.end();
         // It holds the store for as long as it is there.
         let _ = tokio::time::timeout(PATIENCE, job.close()).await;
         ended
     })
 }
 
-async fn open(address: &Address) -> Result<Result<Job, SolveError>, Error> {
-    let daemon = Daemon::connect(address).await?;
-    if daemon.version.is_none() {
-        // It was seen on Docker 20.10.
-        let reason = "it is older than BuildKit 0.11, and would leave a program running that the \
-            command has ended";
-        return Err(Error::Daemon {
-            address: address.to_string(),
-            reason: reason.to_owned(),
-        });
+impl Where<'_> {
+    fn refused(&self, reason: String) -> Error {
+        Error::Daemon {
+            address: self.address.to_string(),
+            reason,
+        }
     }
+}
+
+/// Opens a job, and the session that leads the lifeline to us.
+async fn open(place: Where<'_>, lifeline: &Lifeline) -> Result<(Job, Session), Error> {
+    let daemon = Daemon::connect(place.address).await?;
+    let services = Services {
+        forward: Forward {
+            id: TUNNEL.to_owned(),
+            socket: lifeline.socket.clone(),
+        },
+        vault: Vault::default(),
+        directories: Directories::default(),
+        layouts: Layouts::default(),
+        keychain: Keychain { config: None },
+    };
+    let session = Session::open(&daemon, reference("lifeline"), services).await;
+    let session = session.map_err(|reason| place.refused(reason))?;
     let opening = Opening {
         reference: reference("enter"),
-        session: String::new(),
-        entitlements: Vec::new(),
+        session: session.id.clone(),
+        entitlements: place.entitlements.to_vec(),
     };
-    Ok(Job::open(&daemon, opening).await)
+    let job = Job::open(&daemon, opening).await;
+    let job = job.map_err(|error| place.refused(error.message))?;
+    Ok((job, session))
 }
 
 async fn enter(
@@ -107,7 +148,8 @@ async fn enter(
     let parts = llb::parts(exec);
     // A daemon may take the name as it is for `runc`, which all jobs share.
     let container = reference("container");
-    job.container(&container, parts.mounts).await?;
+    job.container(&container, parts.mounts, parts.network)
+        .await?;
     let process = job.process(&container, parts.meta).await?;
     let (read, given) = channel(1);
     // It may wait for ever; the process does not wait for it.

@@ -5,7 +5,7 @@
 //! | `/` | scratch | scratch |
 //! | the store | cache mount: whole at `/.pontoon/store`, a slot at `/nix/store`, each closure path read-only below it | device, at `/nix` |
 //! | `/build`, `/tmp`, `/dev/shm` | sized tmpfs | made by the agent |
-//! | network | none, unless the derivation is fixed-output | the engine's: the agent narrows it |
+//! | network | none, unless the derivation is fixed-output | the same; where there is one, the agent narrows it for other derivations |
 //! | security | sandbox | insecure |
 //! | the agent | `pontoon/agent/<id>` of the store, mounted read-only | the same file, at its place below `/nix`: a device has no selectors |
 //! | tunnel | SSH-forward mount | the same |
@@ -34,9 +34,9 @@ pub const STORE_DEVICE: &str = "pontoon.dev/store=nix";
 /// The device that brings what `sandbox-paths` ask for.
 pub const SANDBOX_DEVICE: &str = "pontoon.dev/sandbox=paths";
 /// The program of every plain op.
-pub const AGENT: &str = "/.pontoon/agent";
+pub const AGENT: &str = agent::PLAIN_PROGRAM;
 /// Where a strong op has the agents of its store; its program is one of them.
-const AGENTS: &str = "/nix/pontoon/agent/";
+const AGENTS: &str = agent::STRONG_PROGRAMS;
 /// The id of the SSH-forward mount.
 pub const TUNNEL: &str = "pontoon";
 
@@ -55,6 +55,8 @@ pub struct Lowering {
     pub agent: String,
     /// How a plain op gets memory to write to.
     pub scratch: Scratch,
+    /// What an op has that may reach the network.
+    pub outside: Network,
     /// What `sandbox-paths` ask for.
     pub sandbox_paths: SandboxPaths,
 }
@@ -135,12 +137,12 @@ pub struct EffectInputs<'a> {
     pub secrets: Vec<&'a str>,
 }
 
-/// Whether an op has the engine's network.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// Whether an op has the engine's network; who has it can do what needs none, too.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Reach {
     /// Loopback alone.
     Nothing,
-    /// The engine's default network.
+    /// The engine's network.
     Network,
 }
 
@@ -151,7 +153,7 @@ impl Lowering {
         marshal(exec, "pontoon: store", "store")
     }
 
-    /// Lowers a build. In strong the op may go on with other derivations.
+    /// Lowers a build. In strong the op may go on with other derivations that reach no further.
     pub fn build(
         &self,
         drv: &StorePath,
@@ -164,8 +166,6 @@ impl Lowering {
         if self.shape == Shape::Plain {
             self.add_plain_room(&mut exec, Some(inputs.slot), &inputs.closure);
             self.add_sandbox_paths(&mut exec);
-        } else {
-            exec.network = Network::Default;
         }
         let name = drv.name().strip_suffix(".drv").unwrap_or(drv.name());
         marshal(exec, &format!("build {name}"), &path)
@@ -219,14 +219,15 @@ impl Lowering {
     }
 
     /// Lowers a program of the store that runs in a container, which is no op: it sees its closure
-    /// and an empty, writable root. The agent chooses the program and becomes it.
+    /// and an empty, writable root. The agent chooses the program, and ends it with its lifeline.
     pub fn enter(&self, place: &InStore, arguments: Vec<String>, closure: &[StorePath]) -> Exec {
         let mut exec = self.exec(&["enter", &place.to_string()], "enter", Reach::Network);
         exec.args.extend(arguments);
         exec.env = vec![("HOME".to_owned(), "/tmp".to_owned())];
-        // It has no use for the whole store, nor for a tunnel.
+        // It has no use for the whole store.
+        let kept = ["/", AGENT, tunnel::SOCKET];
         exec.mounts
-            .retain(|mount| ["/", AGENT].contains(&mount.dest.as_str()));
+            .retain(|mount| kept.contains(&mount.dest.as_str()));
         exec.mounts[0].output = None;
         exec.mounts.push(self.memory("/tmp", BUILD_SIZE));
         for path in closure {
@@ -279,7 +280,7 @@ impl Lowering {
             ],
             network: match reach {
                 Reach::Nothing => Network::None,
-                Reach::Network => Network::Default,
+                Reach::Network => self.outside,
             },
             security: Security::Sandbox,
             devices: Vec::new(),
@@ -496,6 +497,7 @@ mod tests {
             shape,
             agent: "0123abcd".to_owned(),
             scratch: Scratch::Sized,
+            outside: Network::Default,
             sandbox_paths: SandboxPaths::Absent,
         }
     }
@@ -581,6 +583,27 @@ mod tests {
             &Root::Layout(context),
             StoreView::Whole,
         );
+    }
+
+    #[test]
+    fn only_what_may_reach_the_network_has_that_of_the_host_where_there_is_no_other() {
+        for shape in [Shape::Plain, Shape::Strong] {
+            let lowering = Lowering {
+                outside: Network::Host,
+                ..lowering(shape)
+            };
+            let network = |bytes: Vec<u8>| {
+                let text = crate::llb::text::render(&crate::llb::decode(&bytes).unwrap());
+                text.contains("network host")
+            };
+            let build = |reach| {
+                let inputs = PlainInputs::default();
+                lowering.build(&hello(), reach, &inputs, NONCE).unwrap()
+            };
+            assert!(network(build(Reach::Network)));
+            assert!(!network(build(Reach::Nothing)));
+            assert!(!network(lowering.store(NONCE).unwrap()));
+        }
     }
 
     #[test]

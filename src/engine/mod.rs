@@ -8,6 +8,7 @@ pub mod buildkit;
 pub mod device;
 pub mod embedded;
 pub mod enter;
+pub mod lifeline;
 pub mod lower;
 pub mod offer;
 pub mod probe;
@@ -17,6 +18,7 @@ pub mod trim;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::path::PathBuf;
+use std::time::Duration;
 
 pub use crate::agent::Shape;
 
@@ -117,6 +119,13 @@ pub enum EngineEvent {
     Ended(OpEnd),
     /// An op waits for files from outside, as an image's.
     Fetching(Fetch),
+    /// The engine does not answer.
+    Silent {
+        /// For how long.
+        silent: Duration,
+        /// After how long it counts as gone.
+        longest: Duration,
+    },
     /// The engine is gone and with it every op.
     Gone {
         /// What is known of the reason.
@@ -183,6 +192,19 @@ pub enum Error {
         /// The effect.
         effect: String,
     },
+    /// Something needs a network on a daemon that has none for it.
+    #[error(
+        "the daemon at `{address}` has no default network, which {what} needs, and does not grant \
+         that of its host: {reason}"
+    )]
+    NoNetwork {
+        /// Where the daemon is.
+        address: String,
+        /// What needs one.
+        what: String,
+        /// Why it does not grant it, in its own words.
+        reason: String,
+    },
     /// A sandbox path that no daemon could bring.
     #[error(
         "the sandbox path `{target}={source_path}` is not in the store: on BuildKit a builder sees the \
@@ -194,6 +216,9 @@ pub enum Error {
         /// What it is on this machine.
         source_path: String,
     },
+    /// What a program in a container hangs on could not be made.
+    #[error("cannot make the socket that ends a program with this command")]
+    Lifeline(#[source] std::io::Error),
     /// Its process could not be started.
     #[error("cannot start the engine's process")]
     Start(#[source] std::io::Error),

@@ -98,8 +98,8 @@ impl Probe {
             hostname: None,
             mounts,
             network: match self {
-                Self::Plain | Self::Insecure => Network::None,
-                Self::Network | Self::Strong(_) => Network::Default,
+                Self::Plain | Self::Insecure | Self::Strong(_) => Network::None,
+                Self::Network => Network::Default,
                 Self::HostNetwork => Network::Host,
             },
             security: if is_strong {

@@ -10,7 +10,7 @@ use std::path::PathBuf;
 use super::OpRoot;
 use super::lower::{metadata, mount, secret_file, secret_id};
 use crate::agent;
-use crate::llb::{Access, Definition, Error, Exec, Input, MountKind, Source};
+use crate::llb::{Access, Definition, Error, Exec, Input, MountKind, Network, Source};
 use crate::pipeline::Root;
 
 /// The files in which an image reads who users are; ours name those of every op.
@@ -20,8 +20,8 @@ const ACCOUNTS: [&str; 2] = ["/etc/passwd", "/etc/group"];
 pub const LAYOUTS: &str = "source.ocilayout";
 
 /// Says what the engine is to make of what is at the `/` of an effect's op; `here` is where that
-/// lies on this machine, if it does.
-pub fn op_root(root: &Root, here: Option<PathBuf>) -> OpRoot {
+/// lies on this machine, if it does, and `outside` the network of what is made.
+pub fn op_root(root: &Root, here: Option<PathBuf>, outside: Network) -> OpRoot {
     match root {
         Root::Empty => OpRoot::Defined,
         Root::Image(reference) => OpRoot::Image(reference.to_string()),
@@ -38,6 +38,9 @@ pub fn op_root(root: &Root, here: Option<PathBuf>) -> OpRoot {
                 .clone()
                 .map(|stage| ("target".to_owned(), stage));
             options.extend(target);
+            if outside == Network::Host {
+                options.insert("force-network-mode".to_owned(), "host".to_owned());
+            }
             OpRoot::Dockerfile(options)
         }
     }
@@ -108,7 +111,13 @@ mod tests {
             ("target", "last"),
         ];
         let options = options.map(|(name, value)| (name.to_owned(), value.to_owned()));
-        assert_eq!(op_root(&build, None), OpRoot::Dockerfile(options.into()));
-        assert_eq!(op_root(&Root::Empty, None), OpRoot::Defined);
+        let mut options = BTreeMap::from(options);
+        let root = |root, outside| op_root(root, None, outside);
+        let made = OpRoot::Dockerfile(options.clone());
+        assert_eq!(root(&build, Network::Default), made);
+        options.insert("force-network-mode".to_owned(), "host".to_owned());
+        let made = OpRoot::Dockerfile(options);
+        assert_eq!(root(&build, Network::Host), made);
+        assert_eq!(root(&Root::Empty, Network::Host), OpRoot::Defined);
     }
 }

@@ -107,7 +107,7 @@ pub fn from_git(
 }
 
 /// The answer, where git has one.
-fn ask(
+pub(super) fn ask(
     git: &Path,
     directory: &Path,
     environment: &[(OsString, OsString)],

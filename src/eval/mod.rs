@@ -10,6 +10,7 @@
 //! | a `.drv` path        | nothing: no `nix` is needed               | –      |
 //! | a pipeline           | `nix eval --json … --apply …`             | impure with `-f` |
 //!
+//! Attributes of one file share a call, and so do those of one expression or flake (`many.rs`).
 //! What we pass to `--apply` are functions of our own (`nix/*.nix`) that turn a derivation, or a
 //! pipeline, into JSON. Reading `drvPath` writes the `.drv` closure into the evaluation store;
 //! nothing is built, except for what evaluation itself imports from derivations: that is listed.
@@ -21,10 +22,13 @@
 //! What was written is held by the `nix` process alone, until it ends. A caller who fears a
 //! garbage collection in between holds the store's `gc.lock` shared until it has made roots.
 
+mod asked;
 pub mod facts;
 pub mod installable;
 pub mod log;
+mod many;
 pub mod nix;
+pub mod origin;
 pub mod pipelines;
 pub mod process;
 pub mod quote;
@@ -321,6 +325,15 @@ fn check_system(system: &str) -> Result<(), Error> {
         text: system.into(),
         what: "a system",
     })
+}
+
+/// Whether the error is about the output of a flake that we look at, not about something that it
+/// refers to.
+fn is_absent(text: &str, output: &str) -> bool {
+    /// What `nix` says of an attribute that a flake lacks, in every version.
+    const ABSENT: &str = "does not provide attribute";
+    text.lines()
+        .any(|line| line.contains(ABSENT) && line.contains(output))
 }
 
 /// Refuses what `nix` would take for an option, and what cannot be an argument.

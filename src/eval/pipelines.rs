@@ -14,13 +14,10 @@ use serde_json::{Value, json};
 
 use super::nix::Purity;
 use super::targets::{self, DESCRIBE};
-use super::{Called, Error, Evaluator, check_argument, check_system, quote};
+use super::{Called, Error, Evaluator, check_argument, check_system, is_absent, quote};
 use crate::nix::StorePath;
 
 const NORMALISE: &str = include_str!("../../nix/normalise.nix");
-
-/// What `nix` says of an attribute that a flake lacks, in every version.
-const ABSENT: &str = "does not provide attribute";
 
 /// Which pipeline.
 #[derive(Debug, Clone, PartialEq)]
@@ -216,12 +213,6 @@ fn glance(subject: &str, called: &Called) -> Result<(bool, BTreeSet<String>), Er
         answer: error.to_string(),
     })?;
     Ok((glance.found, glance.names))
-}
-
-/// Whether the error is about the place we look at, not about something a pipeline refers to.
-fn is_absent(text: &str, place: &str) -> bool {
-    text.lines()
-        .any(|line| line.contains(ABSENT) && line.contains(place))
 }
 
 /// The text for `--apply`. Name and facts enter as quoted data only.

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::{OsStr, OsString};
 
 use serde::Deserialize;
+use serde::de::DeserializeOwned;
 
 use super::installable::{Installable, Subject, split_outputs};
 use super::nix::Purity;
@@ -13,11 +14,12 @@ use crate::nix::{Outputs, StorePath, Wanted};
 /// Our function that makes data of a derivation.
 pub(super) const DESCRIBE: &str = include_str!("../../nix/describe.nix");
 const TARGET: &str = include_str!("../../nix/target.nix");
+const CALL: &str = include_str!("../../nix/call.nix");
 
 /// What our function says of one installable.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Answer {
+pub(super) struct Answer {
     target: Option<Target>,
     #[serde(default)]
     found: String,
@@ -42,7 +44,8 @@ impl Request {
         let Source::Installables(installables) = &self.source else {
             return None;
         };
-        let wanted = installables.iter().map(direct).collect::<Option<_>>()?;
+        let direct = installables.iter().map(Installable::direct);
+        let wanted = direct.collect::<Option<_>>()?;
         Some(Evaluated {
             wanted,
             built_while_evaluating: Vec::new(),
@@ -51,15 +54,18 @@ impl Request {
     }
 }
 
-fn direct(installable: &Installable) -> Option<Wanted> {
-    let Subject::Derivation(drv) = &installable.subject else {
-        return None;
-    };
-    Some(Wanted {
-        name: installable.to_string(),
-        drv: drv.clone(),
-        outputs: installable.outputs.clone().unwrap_or(Outputs::All),
-    })
+impl Installable {
+    /// What is wanted, if that takes no evaluation.
+    pub(super) fn direct(&self) -> Option<Wanted> {
+        let Subject::Derivation(drv) = &self.subject else {
+            return None;
+        };
+        Some(Wanted {
+            name: self.to_string(),
+            drv: drv.clone(),
+            outputs: self.outputs.clone().unwrap_or(Outputs::All),
+        })
+    }
 }
 
 impl Evaluator {
@@ -79,14 +85,11 @@ impl Evaluator {
         };
         let (wanted, impure) = match &request.source {
             Source::Installables(_) if arguments => return Err(Error::FlakeArguments),
-            Source::Installables(all) => (
-                all.iter()
-                    .map(|one| job.installable(one))
-                    .collect::<Result<_, _>>()?,
-                false,
-            ),
-            Source::Expression { text, attributes } => (job.expression(text, attributes)?, false),
-            Source::File { file, attributes } => (job.file(file, attributes)?, true),
+            Source::Installables(all) => (job.installables(all)?, false),
+            Source::Expression { text, attributes } => {
+                (job.expression(text, or_whole(attributes))?, false)
+            }
+            Source::File { file, attributes } => (job.file(file, or_whole(attributes))?, true),
         };
         Ok(Evaluated {
             wanted,
@@ -96,95 +99,38 @@ impl Evaluator {
     }
 }
 
-struct Job<'a> {
+pub(super) struct Job<'a> {
     evaluator: &'a Evaluator,
-    request: &'a Request,
+    pub(super) request: &'a Request,
     on_progress: &'a mut dyn FnMut(&str),
     built: Vec<StorePath>,
 }
 
 impl Job<'_> {
-    fn installable(&mut self, installable: &Installable) -> Result<Wanted, Error> {
-        let reference = match &installable.subject {
-            Subject::Derivation(_) => {
-                return Ok(direct(installable).expect("its subject is a derivation"));
-            }
-            Subject::Flake(reference) => reference,
-        };
-        let function = apply(&BTreeMap::new());
-        let arguments = [reference.as_str(), "--apply", &function].map(OsStr::new);
-        self.eval(
-            &installable.to_string(),
-            installable.outputs.as_ref(),
-            &arguments,
-        )
-    }
-
-    fn expression(&mut self, text: &str, attributes: &[String]) -> Result<Vec<Wanted>, Error> {
-        let arguments = self.arguments()?;
-        let function = apply(&self.expressions());
-        let all = if attributes.is_empty() {
-            &[String::new()]
-        } else {
-            attributes
-        };
-        all.iter()
-            .map(|attribute| {
-                let (path, outputs) = split_outputs(attribute)?;
-                let mut more = vec![OsStr::new("--expr"), OsStr::new(text)];
-                if !path.is_empty() {
-                    check_argument(path, "an attribute")?;
-                    more.push(OsStr::new(path));
-                }
-                more.extend(["--apply", &function].map(OsStr::new));
-                more.extend(arguments.iter().map(OsString::as_os_str));
-                let name = if attribute.is_empty() {
-                    "--expr"
-                } else {
-                    attribute
-                };
-                self.eval(name, outputs.as_ref(), &more)
-            })
-            .collect()
-    }
-
-    fn eval(
+    /// Calls `nix eval` with what it is to evaluate, and a function for the value.
+    pub(super) fn eval(
         &mut self,
         subject: &str,
-        outputs: Option<&Outputs>,
-        arguments: &[&OsStr],
-    ) -> Result<Wanted, Error> {
+        evaluated: &[&OsStr],
+        function: &str,
+    ) -> Result<Vec<u8>, Error> {
+        let arguments = self.arguments()?;
+        let mut more = evaluated.to_vec();
+        more.extend(["--apply", function].map(OsStr::new));
+        more.extend(arguments.iter().map(OsString::as_os_str));
         let system = &self.request.system;
-        let called =
-            self.evaluator
-                .eval(subject, system, arguments, Purity::Pure, self.on_progress)?;
+        let called = self
+            .evaluator
+            .eval(subject, system, &more, Purity::Pure, self.on_progress)?;
         self.remember(&called);
-        let answer: Answer =
-            serde_json::from_slice(&called.stdout).map_err(|error| Error::Answer {
-                subject: subject.into(),
-                answer: error.to_string(),
-            })?;
-        let Some(target) = answer.target else {
-            let found = article(&answer.found);
-            return Err(Error::NotDerivation {
-                subject: subject.into(),
-                found,
-                names: answer.names,
-            });
-        };
-        target.wanted(subject, outputs)
+        Ok(called.stdout)
     }
 
     /// Evaluates a file as `nix-build` does: one derivation, or all in a set, with the output
     /// each is selected by.
     fn file(&mut self, file: &OsStr, attributes: &[String]) -> Result<Vec<Wanted>, Error> {
-        let all = if attributes.is_empty() {
-            &[String::new()]
-        } else {
-            attributes
-        };
         let mut wanted = Vec::new();
-        for (some, outputs) in together(all)? {
+        for (some, outputs) in together(attributes)? {
             wanted.extend(self.attributes(file, &some, outputs.as_ref())?);
         }
         Ok(wanted)
@@ -262,11 +208,39 @@ impl Job<'_> {
             .collect()
     }
 
+    /// Our function that calls functions with the arguments.
+    pub(super) fn call(&self) -> String {
+        let arguments = self.expressions().into_iter();
+        let arguments: Vec<_> = arguments
+            .map(|(name, value)| format!("{name} = {value};"))
+            .collect();
+        format!("({CALL}) {{ {} }}", arguments.join(" "))
+    }
+
+    /// Our function that says what a value stands for.
+    pub(super) fn target(&self) -> String {
+        format!("({TARGET}) ({}) ({DESCRIBE})", self.call())
+    }
+
     fn remember(&mut self, called: &Called) {
         for drv in &called.built {
             if !self.built.contains(drv) {
                 self.built.push(drv.clone());
             }
+        }
+    }
+}
+
+impl Answer {
+    /// What is wanted of it, given the outputs that were typed.
+    pub(super) fn wanted(self, subject: &str, typed: Option<&Outputs>) -> Result<Wanted, Error> {
+        match self.target {
+            Some(target) => target.wanted(subject, typed),
+            None => Err(Error::NotDerivation {
+                subject: subject.into(),
+                found: article(&self.found),
+                names: self.names,
+            }),
         }
     }
 }
@@ -312,14 +286,22 @@ pub(super) fn arguments(
     Ok(arguments)
 }
 
-/// The text for `--apply`.
-fn apply(arguments: &BTreeMap<&str, String>) -> String {
-    let arguments: Vec<_> = arguments
-        .iter()
-        .map(|(name, value)| format!("{name} = {value};"))
-        .collect();
-    let arguments = arguments.join(" ");
-    format!("({TARGET}) ({DESCRIBE}) {{ {arguments} }}")
+/// The attributes, or the empty one, which means the whole.
+fn or_whole(attributes: &[String]) -> &[String] {
+    const WHOLE: &[String] = &[String::new()];
+    if attributes.is_empty() {
+        WHOLE
+    } else {
+        attributes
+    }
+}
+
+/// Reads what a function of ours made.
+pub(super) fn read<T: DeserializeOwned>(subject: &str, stdout: &[u8]) -> Result<T, Error> {
+    serde_json::from_slice(stdout).map_err(|error| Error::Answer {
+        subject: subject.into(),
+        answer: error.to_string(),
+    })
 }
 
 /// A file whose name begins like an option; `<nixpkgs>` and addresses stay as they are.

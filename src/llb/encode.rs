@@ -94,10 +94,11 @@ pub struct Parts {
     pub mounts: Vec<Vec<u8>>,
     /// Its process, marshalled.
     pub meta: Vec<u8>,
+    /// Its network, by the number it has on the wire.
+    pub network: i32,
 }
 
-/// Encodes an op's mounts and process one by one; inputs, devices and what it can reach are not in
-/// them.
+/// Encodes an op's mounts, process and network one by one; inputs and devices are not in them.
 pub fn parts(exec: &Exec) -> Parts {
     Parts {
         mounts: exec
@@ -106,15 +107,19 @@ pub fn parts(exec: &Exec) -> Parts {
             .map(|one| mount(one).encode_to_vec())
             .collect(),
         meta: meta(exec).encode_to_vec(),
+        network: network(exec.network).into(),
+    }
+}
+
+fn network(network: Network) -> pb::NetMode {
+    match network {
+        Network::Default => pb::NetMode::Unset,
+        Network::None => pb::NetMode::None,
+        Network::Host => pb::NetMode::Host,
     }
 }
 
 fn exec_op(exec: &Exec) -> pb::ExecOp {
-    let network = match exec.network {
-        Network::Default => pb::NetMode::Unset,
-        Network::None => pb::NetMode::None,
-        Network::Host => pb::NetMode::Host,
-    };
     let security = match exec.security {
         Security::Sandbox => pb::SecurityMode::Sandbox,
         Security::Insecure => pb::SecurityMode::Insecure,
@@ -126,7 +131,7 @@ fn exec_op(exec: &Exec) -> pb::ExecOp {
     pb::ExecOp {
         meta: Some(meta(exec)),
         mounts: exec.mounts.iter().map(mount).collect(),
-        network: network.into(),
+        network: network(exec.network).into(),
         security: security.into(),
         secretenv: Vec::new(),
         cdi_devices: exec.devices.iter().map(device).collect(),

@@ -2,14 +2,13 @@
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;
-use std::sync::atomic::Ordering;
 
 use crate::engine::lower::SandboxPaths;
 use crate::nix::StorePath;
 use crate::run::Error;
-use crate::run::connection::Speaker;
-use crate::run::material::Material;
+use crate::run::material::Found;
 use crate::run::positions::those;
+use crate::run::sending::{Sending, Unsent};
 use crate::run::session::Session;
 use crate::tunnel::{AttemptFacts, FromAgent, PathFacts, QueryScope, ToAgent};
 
@@ -114,29 +113,12 @@ impl Session<'_> {
     }
 
     /// Brings paths into the build store; returns how many were new and the bytes sent.
-    pub(super) fn import(
-        &mut self,
-        material: &Material,
-        paths: &[StorePath],
-    ) -> Result<(usize, u64), Error> {
-        for path in paths {
-            if self.options.cancel.load(Ordering::Relaxed) {
-                return Err(Error::Cancelled);
-            }
-            let header = material.header(path)?;
-            self.say(&ToAgent::Import { header })?;
-            let mut data = Sending {
-                speaker: &mut self.store,
-                buffer: Vec::new(),
-                broken: None,
-            };
-            let dumped = material.dump(path, &mut data);
-            if let Some(broken) = data.broken.take() {
-                return Err(self.lost(&broken));
-            }
-            dumped?;
-            let ended = data.finish();
-            ended.map_err(|error| self.lost(&error.to_string()))?;
+    pub(super) fn import(&mut self, paths: &[Found<'_>]) -> Result<(usize, u64), Error> {
+        let mut sending = Sending::to(&mut self.store);
+        match sending.paths(paths, &self.options.cancel) {
+            Ok(()) => {}
+            Err(Unsent::Error(error)) => return Err(*error),
+            Err(Unsent::Broken(reason)) => return Err(self.lost(&reason.to_string())),
         }
         match self.ask(&ToAgent::ImportEnd)? {
             FromAgent::Imported { paths, bytes } => Ok((paths, bytes)),
@@ -153,54 +135,21 @@ impl Session<'_> {
         }
     }
 
-    /// Returns what earlier runs left of these effects that nobody knows the outcome of, and that
-    /// nobody was told of.
-    pub(super) fn unsettled(&mut self, effects: Vec<String>) -> Result<Vec<AttemptFacts>, Error> {
-        let run = self.options.run.clone();
-        match self.ask(&ToAgent::Unsettled { run, effects })? {
+    /// Returns what earlier runs left of a pipeline's effects that nobody knows the outcome of, and
+    /// that nobody was told of.
+    pub(super) fn unsettled(
+        &mut self,
+        pipeline: &str,
+        effects: &[String],
+    ) -> Result<Vec<AttemptFacts>, Error> {
+        let question = ToAgent::Unsettled {
+            run: self.options.run.clone(),
+            pipeline: pipeline.to_owned(),
+            effects: effects.to_vec(),
+        };
+        match self.ask(&question)? {
             FromAgent::Attempts { attempts } => Ok(attempts),
             other => Err(self.unexpected(&other)),
         }
-    }
-}
-
-/// Cuts what is written into data frames.
-struct Sending<'a> {
-    speaker: &'a mut Speaker,
-    buffer: Vec<u8>,
-    /// Why nothing more can be sent: not a fault of what was to be read.
-    broken: Option<String>,
-}
-
-const CHUNK: usize = 256 << 10;
-
-impl Sending<'_> {
-    fn finish(mut self) -> std::io::Result<()> {
-        self.send()?;
-        self.speaker.data(&[])
-    }
-
-    fn send(&mut self) -> std::io::Result<()> {
-        if !self.buffer.is_empty() {
-            let sent = self.speaker.data(&self.buffer);
-            self.broken = sent.as_ref().err().map(ToString::to_string);
-            self.buffer.clear();
-            return sent;
-        }
-        Ok(())
-    }
-}
-
-impl std::io::Write for Sending<'_> {
-    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
-        self.buffer.extend_from_slice(bytes);
-        if self.buffer.len() >= CHUNK {
-            self.send()?;
-        }
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> std::io::Result<()> {
-        Ok(())
     }
 }

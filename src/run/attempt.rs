@@ -137,21 +137,21 @@ impl Course<'_> {
         Ok(())
     }
 
-    /// Tells of effects that are about to run and that an earlier run has left in the dark.
+    /// Tells of effects of the pipeline that is about to run and that an earlier run of it has left
+    /// in the dark.
     pub(super) fn tell_of_unsettled(&mut self, session: &mut Session<'_>) -> Result<(), Error> {
-        let effects = self.planned.effects.effects.iter();
-        let effects: Vec<String> = effects.map(|effect| effect.name.clone()).collect();
-        if effects.is_empty() {
+        let Some(run) = self.pipeline else {
             return Ok(());
-        }
-        for fact in session.unsettled(effects)? {
-            self.sink.event(&warning(&fact));
+        };
+        let effects: Vec<String> = run.pipeline.effects.keys().cloned().collect();
+        for fact in session.unsettled(&run.origin, &effects)? {
+            self.sink.event(&warning(&fact, &effects));
         }
         Ok(())
     }
 }
 
-fn warning(fact: &AttemptFacts) -> Event {
+fn warning(fact: &AttemptFacts, effects: &[String]) -> Event {
     let AttemptFacts {
         node, run, started, ..
     } = fact;
@@ -165,10 +165,14 @@ fn warning(fact: &AttemptFacts) -> Event {
              nobody saw its end{detail}",
             date(*started)
         ),
-        hint: Some(
-            "it may or may not have happened: look at its target; this run starts it anew"
-                .to_owned(),
-        ),
+        hint: Some(format!(
+            "it may or may not have happened: look at its target; {}",
+            if effects.contains(node) {
+                "this run starts it anew"
+            } else {
+                "the pipeline has no effect of this name any more"
+            }
+        )),
     }
 }
 

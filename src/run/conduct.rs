@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use crate::engine::Shape;
+use crate::engine::lower::Reach;
 use crate::event::Outcome;
 use crate::nix::StorePath;
 use crate::plan::NodeIndex;
@@ -28,6 +29,8 @@ pub(super) struct Worker {
     pub(super) job: Option<Job>,
     /// It asked for a job and has none.
     pub(super) idle: bool,
+    /// What its op may reach: it does no job that needs more.
+    pub(super) reach: Reach,
     /// The slot that is mounted in it (plain).
     pub(super) slot: Option<u32>,
     pub(super) started: Option<Instant>,

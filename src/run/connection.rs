@@ -1,12 +1,14 @@
 //! The conductor's end of the tunnel: one listening socket, one reading thread for each agent.
 
-use std::io::{ErrorKind, Read, Write};
+use std::collections::BTreeSet;
+use std::io::{ErrorKind, Write};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::PathBuf;
 use std::sync::mpsc::Sender;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::engine::EngineEvent;
-use crate::tunnel::{self, Decoder, Frame, FromAgent, ToAgent, encode, frame};
+use crate::tunnel::{self, Decoder, Frame, FromAgent, Limits, ToAgent, encode, frame};
 
 /// What the conductor's loop hears of.
 #[derive(Debug)]
@@ -34,6 +36,19 @@ pub(super) enum Happening {
     Engine(EngineEvent),
 }
 
+impl Happening {
+    /// Whether it is about this op's agent.
+    pub(super) fn is_of(&self, agent: &str) -> bool {
+        match self {
+            Self::Connected { nonce, .. }
+            | Self::Said { nonce, .. }
+            | Self::Logged { nonce, .. }
+            | Self::Closed { nonce, .. } => nonce == agent,
+            Self::WrongVersion | Self::Engine(_) => false,
+        }
+    }
+}
+
 /// The way to an agent.
 #[derive(Debug)]
 pub(super) struct Speaker {
@@ -45,8 +60,9 @@ impl Speaker {
         self.write(&Frame::message(message))
     }
 
-    pub(super) fn data(&mut self, bytes: &[u8]) -> std::io::Result<()> {
-        self.write(&Frame::Data(bytes.to_vec()))
+    /// Sends bytes of frames.
+    pub(super) fn send(&mut self, bytes: &[u8]) -> std::io::Result<()> {
+        self.stream.write_all(bytes)
     }
 
     /// Ends the lifeline.
@@ -67,16 +83,18 @@ pub(super) struct Listening {
 }
 
 impl Listening {
-    /// Accepts agents. Who says no hello is never heard of.
+    /// Accepts agents, each nonce once. Who says no hello is never heard of, nor is who says that of
+    /// another.
     pub(super) fn start(place: PathBuf, tell: Sender<Happening>) -> std::io::Result<Self> {
         let listener = UnixListener::bind(&place)?;
         let accepting = listener.try_clone()?;
+        let met = Met::default();
         std::thread::spawn(move || {
             loop {
                 match accepting.accept() {
                     Ok((stream, _)) => {
-                        let tell = tell.clone();
-                        std::thread::spawn(move || Reader::new(stream).run(&tell));
+                        let (tell, met) = (tell.clone(), met.clone());
+                        std::thread::spawn(move || Reader::new(stream, met).run(&tell));
                     }
                     // It was shut down.
                     Err(error) if error.kind() == ErrorKind::InvalidInput => return,
@@ -96,16 +114,21 @@ impl Drop for Listening {
     }
 }
 
+/// The nonces of agents that have said hello.
+type Met = Arc<Mutex<BTreeSet<String>>>;
+
 struct Reader {
     stream: UnixStream,
     decoder: Decoder,
+    met: Met,
 }
 
 impl Reader {
-    fn new(stream: UnixStream) -> Self {
+    fn new(stream: UnixStream, met: Met) -> Self {
         Self {
             stream,
-            decoder: Decoder::default(),
+            decoder: Decoder::new(Limits::GREETING),
+            met,
         }
     }
 
@@ -156,6 +179,12 @@ impl Reader {
             let _ = tell.send(Happening::WrongVersion);
             return None;
         }
+        let mut met = self.met.lock().unwrap_or_else(PoisonError::into_inner);
+        if !met.insert(nonce.clone()) {
+            return None;
+        }
+        drop(met);
+        self.decoder.limit(Limits::TUNNEL);
         let mut speaker = Speaker {
             stream: self.stream.try_clone().ok()?,
         };
@@ -189,15 +218,9 @@ impl Reader {
             if let Some(frame) = self.decoder.next_frame().map_err(std::io::Error::other)? {
                 return Ok(Some(frame));
             }
-            let mut buffer = [0; 64 << 10];
-            let count = match self.stream.read(&mut buffer) {
-                Err(error) if error.kind() == ErrorKind::Interrupted => continue,
-                other => other?,
-            };
-            if count == 0 {
+            if self.decoder.read(&mut self.stream)? == 0 {
                 return Ok(None);
             }
-            self.decoder.push(&buffer[..count]);
         }
     }
 }

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::engine::lower::{EffectInputs, secret_id};
+use crate::engine::lower::{EffectInputs, Reach, secret_id};
 use crate::engine::root::{LAYOUTS, accounts, op_root};
 use crate::engine::{self, Op, SecretValue, Shape};
 use crate::event::{NodeId, Outcome};
@@ -146,7 +146,7 @@ impl Conductor<'_, '_, '_> {
         let nonce = self.session.nonce();
         let definition = self.session.lowering.effect(&inputs, &nonce)?;
         self.course.effects[index] = EffectState::Running;
-        self.employ(nonce.clone(), Job::Effect(index), None);
+        self.employ(nonce.clone(), Job::Effect(index), Reach::Network, None);
         let by_id = |(name, value): (String, SecretValue)| (secret_id(&nonce, &name), value);
         let mut secrets: BTreeMap<String, SecretValue> = secrets.into_iter().map(by_id).collect();
         if root != Root::Empty {
@@ -156,7 +156,7 @@ impl Conductor<'_, '_, '_> {
             Root::Layout(place) => Material::open(self.course.options)?.place(place)?,
             _ => None,
         };
-        let root = op_root(&root, here);
+        let root = op_root(&root, here, self.session.lowering.outside);
         self.session.start(Op {
             nonce,
             definition,
@@ -191,6 +191,7 @@ impl Conductor<'_, '_, '_> {
         EffectJob {
             name: name.clone(),
             run: self.course.options.run.clone(),
+            pipeline: self.course.pipeline.map(|run| run.origin.clone()),
             command: effect.command.clone(),
             environment: environment(effect),
             tools: tools(effect),

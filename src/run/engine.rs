@@ -7,7 +7,9 @@ use crate::agent;
 use crate::buildkit::Address;
 use crate::engine::buildkit::{self, BuildKit};
 use crate::engine::lower::{Lowering, SandboxPaths, Scratch, StoreSource};
+use crate::engine::offer::Outside;
 use crate::engine::{self, Engine, embedded};
+use crate::llb::Network;
 use crate::nix::InStore;
 use crate::run::connection::Happening;
 use crate::run::prepare::{Directory, prepare_store, start_engine};
@@ -25,22 +27,34 @@ pub enum EngineChoice {
         address: Address,
         /// What ops take of it beyond a sandbox.
         entitlements: Vec<String>,
+        /// What it has for ops that may reach the network.
+        outside: Outside,
     },
 }
 
 /// Says what all ops of the run have in common; what the engine offers besides is not known yet.
 pub(super) fn lowering(options: &Options) -> Result<Lowering, Error> {
-    let (agent, sandbox_paths) = match options.engine {
-        EngineChoice::Embedded => (embedded::agent_id(&options.program), SandboxPaths::Absent),
-        EngineChoice::BuildKit { .. } => (
+    let (agent, sandbox_paths, outside) = match &options.engine {
+        EngineChoice::Embedded => (
+            embedded::agent_id(&options.program),
+            SandboxPaths::Absent,
+            Network::Default,
+        ),
+        EngineChoice::BuildKit { outside, .. } => (
             buildkit::agent_id(&options.program),
             SandboxPaths::Store(Vec::new()),
+            match outside {
+                Outside::Default => Network::Default,
+                Outside::Host { .. } => Network::Host,
+                Outside::Nothing { .. } => Network::None,
+            },
         ),
     };
     Ok(Lowering {
         shape: options.shape,
         agent: agent.map_err(Error::Prepare)?,
         scratch: Scratch::Sized,
+        outside,
         sandbox_paths,
     })
 }
@@ -69,6 +83,7 @@ pub(super) fn start(
     let EngineChoice::BuildKit {
         address,
         entitlements,
+        ..
     } = &options.engine
     else {
         prepare_store(options)?;

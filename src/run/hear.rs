@@ -30,12 +30,21 @@ impl Conductor<'_, '_, '_> {
             Happening::Closed {
                 nonce,
                 reason: Some(reason),
-            } => self.lose(&nonce, &reason),
+            } => self.distrust(&nonce, &reason),
             Happening::Closed {
                 nonce,
                 reason: None,
             } => self.deaf(&nonce),
             Happening::Engine(EngineEvent::Ended(end)) => self.op_ended(&end),
+            Happening::Engine(EngineEvent::Silent { silent, longest }) => {
+                self.course.sink.event(&Event::Warning {
+                    text: format!("the daemon has not answered for {} s", silent.as_secs()),
+                    hint: Some(format!(
+                        "its ops are waited for: after {} s it counts as lost",
+                        longest.as_secs()
+                    )),
+                });
+            }
             // The rest ends the run, and the session has made errors of it.
             Happening::Engine(_) | Happening::WrongVersion => {}
         }
@@ -67,7 +76,7 @@ impl Conductor<'_, '_, '_> {
             FromAgent::Failed { error } | FromAgent::Unfit { error } => {
                 self.lose(nonce, &error.text);
             }
-            _ => self.lose(nonce, "its agent answers something else"),
+            _ => self.distrust(nonce, "its agent answers something else"),
         }
     }
 
@@ -76,6 +85,8 @@ impl Conductor<'_, '_, '_> {
             return;
         };
         match worker.job {
+            // Nothing is done twice because it was asked for twice.
+            Some(_) if worker.given => self.distrust(nonce, "its agent asks for another job"),
             Some(job) if !self.course.is_stopping() => self.give(nonce, job),
             Some(_) => self.finish(nonce, Outcome::Cancelled),
             None => worker.idle = true,
@@ -83,6 +94,9 @@ impl Conductor<'_, '_, '_> {
     }
 
     fn started(&mut self, nonce: &str, attempt: String) {
+        if !is_attempt_of(nonce, &attempt) {
+            return self.distrust(nonce, "its agent names an attempt of another");
+        }
         let Some(worker) = self.workers.get_mut(nonce) else {
             return;
         };
@@ -104,9 +118,10 @@ impl Conductor<'_, '_, '_> {
         let Some(worker) = self.workers.get_mut(nonce) else {
             return;
         };
-        let Some(Job::Build(node)) = worker.job.take() else {
-            return;
+        let Some(Job::Build(node)) = worker.job else {
+            return self.distrust(nonce, "its agent waits for a lock, and builds nothing");
         };
+        worker.job = None;
         if self.course.is_stopping() {
             worker.job = Some(Job::Build(node));
             self.finish(nonce, Outcome::Cancelled);
@@ -138,8 +153,15 @@ impl Conductor<'_, '_, '_> {
 
     fn built(&mut self, nonce: &str, result: BuildResult) {
         let job = self.workers.get(nonce).and_then(|worker| worker.job);
-        let Some(Job::Build(node)) = job else { return };
+        let Some(Job::Build(node)) = job else {
+            return self.distrust(nonce, "its agent tells of a build, and has none");
+        };
         let outcome = match result {
+            BuildResult::Built { outputs } | BuildResult::AlreadyValid { outputs }
+                if !self.has_wanted(node, &outputs) =>
+            {
+                return self.distrust(nonce, "its agent tells of other outputs");
+            }
             BuildResult::Built { outputs } => {
                 let outcome = Outcome::Built {
                     outputs: self.named(node, &outputs),
@@ -159,6 +181,10 @@ impl Conductor<'_, '_, '_> {
     }
 
     fn ran(&mut self, nonce: &str, result: EffectResult) {
+        let job = self.workers.get(nonce).and_then(|worker| worker.job);
+        let Some(Job::Effect(_)) = job else {
+            return self.distrust(nonce, "its agent tells of an effect, and has none");
+        };
         let outcome = match result {
             EffectResult::Succeeded => Outcome::Succeeded,
             EffectResult::Failed { failure } => self.failed(nonce, failure),
@@ -190,6 +216,20 @@ impl Conductor<'_, '_, '_> {
         }
     }
 
+    /// Whether the facts are of this node's outputs, with all that are wanted among them.
+    fn has_wanted(&self, node: NodeIndex, facts: &[PathFacts]) -> bool {
+        let outputs = &self.course.planned.graph.node(node).parsed.outputs;
+        let wanted = &self.course.planned.plan.node(node).wanted;
+        let is_told = |path: &StorePath| facts.iter().any(|fact| fact.path == *path);
+        let is_output =
+            |fact: &PathFacts| outputs.values().flatten().any(|path| *path == fact.path);
+        facts.iter().all(is_output)
+            && wanted
+                .iter()
+                .filter_map(|name| outputs.get(name)?.as_ref())
+                .all(is_told)
+    }
+
     fn named(&self, node: NodeIndex, facts: &[PathFacts]) -> Vec<BuiltOutput> {
         let outputs = &self.course.planned.graph.node(node).parsed.outputs;
         outputs
@@ -200,7 +240,28 @@ impl Conductor<'_, '_, '_> {
             .collect()
     }
 
-    /// An agent cannot go on with its job, or says something else than it should.
+    /// An agent says something else than it should: nothing it says counts any more, and its
+    /// lifeline goes. What an effect has come to by then, its record knows.
+    fn distrust(&mut self, nonce: &str, reason: &str) {
+        let Some(worker) = self.workers.get(nonce) else {
+            return;
+        };
+        if let Some(speaker) = &worker.speaker {
+            speaker.hang_up();
+        }
+        let (job, given) = (worker.job, worker.given);
+        self.deaf(nonce);
+        match job {
+            Some(Job::Effect(_)) if given => self.settle_by_record(nonce, reason),
+            Some(_) => {
+                let outcome = self.failed(nonce, machine(reason));
+                self.finish(nonce, outcome);
+            }
+            None => {}
+        }
+    }
+
+    /// An agent cannot go on with its job.
     fn lose(&mut self, nonce: &str, reason: &str) {
         let Some(worker) = self.workers.get(nonce) else {
             return;
@@ -250,24 +311,13 @@ impl Conductor<'_, '_, '_> {
                 break;
             }
             match self.session.next(Duration::from_millis(50)) {
-                Ok(Some(Happening::Closed { nonce: who, .. })) if who == nonce => {
-                    self.deaf(nonce);
-                    break;
+                Ok(Some(happening)) if happening.is_of(nonce) => {
+                    let is_last = matches!(happening, Happening::Closed { .. });
+                    self.hear(happening);
+                    if is_last {
+                        break;
+                    }
                 }
-                Ok(Some(Happening::Said {
-                    nonce: who,
-                    message,
-                })) if who == nonce => {
-                    self.hear_agent(nonce, message);
-                }
-                Ok(Some(Happening::Logged { nonce: who, bytes })) if who == nonce => {
-                    self.log(nonce, &bytes);
-                }
-                Ok(Some(Happening::Connected {
-                    nonce: who,
-                    instance,
-                    speaker,
-                })) if who == nonce => self.connected(nonce, &instance, speaker),
                 Ok(Some(other)) => others.push(other),
                 Ok(None) => {
                     // It never connected, or has closed its end: nothing can come.
@@ -323,6 +373,14 @@ impl Conductor<'_, '_, '_> {
             });
         });
     }
+}
+
+/// An agent's attempts are named after its op.
+fn is_attempt_of(nonce: &str, attempt: &str) -> bool {
+    let number = attempt
+        .strip_prefix(nonce)
+        .and_then(|rest| rest.strip_prefix('-'));
+    number.is_some_and(|number| number.parse::<u32>().is_ok())
 }
 
 fn gone(path: &StorePath) -> String {

@@ -1,6 +1,7 @@
 //! Work on an engine itself, while its store is held as a run holds it.
 
 use std::collections::BTreeSet;
+use std::path::Path;
 
 use crate::engine::lower::Lowering;
 use crate::nix::StorePath;
@@ -22,7 +23,8 @@ pub fn with_store<T>(options: &Options, work: impl FnOnce() -> T) -> Result<T, E
 }
 
 /// Does something with the closure of a path, as much of it as a mount can bring, while an op holds
-/// the engine's store and nobody collects it; none if the path is not valid there.
+/// the engine's store and nobody collects it; none if the path is not valid there. It is also told
+/// where it may make a socket.
 ///
 /// # Errors
 ///
@@ -30,7 +32,7 @@ pub fn with_store<T>(options: &Options, work: impl FnOnce() -> T) -> Result<T, E
 pub fn with_closure<T>(
     options: &Options,
     path: &StorePath,
-    work: impl FnOnce(&Lowering, &[StorePath]) -> T,
+    work: impl FnOnce(&Lowering, &[StorePath], &Path) -> T,
 ) -> Result<Option<T>, Error> {
     let mut session = Session::open(options, 0)?;
     let wanted = BTreeSet::from([path.clone()]);
@@ -40,7 +42,11 @@ pub fn with_closure<T>(
         let facts = session.closure(vec![path.clone()])?.into_iter();
         let mountable = facts.filter(|fact| fact.kind == PathKind::Mountable);
         let closure: Vec<StorePath> = mountable.map(|fact| fact.path).collect();
-        done = Some(work(&session.lowering, &closure));
+        done = Some(work(
+            &session.lowering,
+            &closure,
+            &session.directory.lifeline(),
+        ));
     }
     session.close();
     Ok(done)

@@ -1,6 +1,6 @@
 //! The evaluation store, read where it lies: `.drv` files, sources, and what the build store lacks.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::Write;
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
@@ -125,45 +125,51 @@ impl Material {
         }))
     }
 
-    fn must_find(&self, path: &StorePath) -> Result<(&Store, PathInfo), Error> {
-        self.find(path)?
-            .ok_or_else(|| Error::NoSource { path: path.clone() })
-    }
-
-    /// Returns the paths with everything they refer to that the build store may lack.
+    /// Finds the paths with everything they refer to that the build store may lack.
     pub(super) fn closure(
         &self,
         paths: &BTreeSet<StorePath>,
         valid: &BTreeSet<StorePath>,
-    ) -> Result<Vec<StorePath>, Error> {
-        let mut all = BTreeSet::new();
+    ) -> Result<Vec<Found<'_>>, Error> {
+        let mut all = BTreeMap::new();
         let mut open: Vec<StorePath> = paths.iter().cloned().collect();
         while let Some(path) = open.pop() {
-            if valid.contains(&path) || !all.insert(path.clone()) {
+            if valid.contains(&path) || all.contains_key(&path) {
                 continue;
             }
-            let (_, info) = self.must_find(&path)?;
-            open.extend(info.references);
+            let found = self.find(&path)?;
+            let (store, info) = found.ok_or_else(|| Error::NoSource { path: path.clone() })?;
+            open.extend(info.references.iter().cloned());
+            all.insert(path, Found { store, info });
         }
-        Ok(all.into_iter().collect())
+        Ok(all.into_values().collect())
     }
+}
 
-    /// Describes a path for the build store.
-    pub(super) fn header(&self, path: &StorePath) -> Result<ImportHeader, Error> {
-        let (_, info) = self.must_find(path)?;
-        Ok(ImportHeader {
-            path: info.path,
-            references: info.references,
-            deriver: info.deriver,
-            ca: info.ca,
+/// A path, and the store that has it.
+pub(super) struct Found<'a> {
+    store: &'a Store,
+    info: PathInfo,
+}
+
+impl Found<'_> {
+    /// Describes it for the build store.
+    pub(super) fn header(&self) -> ImportHeader {
+        let info = &self.info;
+        ImportHeader {
+            path: info.path.clone(),
+            references: info.references.clone(),
+            deriver: info.deriver.clone(),
+            ca: info.ca.clone(),
             nar_hash: hex(&info.nar_hash),
-        })
+        }
     }
 
-    /// Writes a path's NAR.
-    pub(super) fn dump(&self, path: &StorePath, out: &mut dyn Write) -> Result<(), Error> {
-        let (store, _) = self.must_find(path)?;
-        tree::dump(&store.dir().real(path), out).map_err(|error| source(path, error))
+    /// Writes its NAR.
+    pub(super) fn dump(&self, out: &mut dyn Write) -> Result<(), Error> {
+        let path = &self.info.path;
+        let place = self.store.dir().real(path);
+        tree::dump(&place, out).map_err(|error| source(path, error))
     }
 }
 

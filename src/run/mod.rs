@@ -21,10 +21,12 @@ mod logs;
 mod material;
 mod ops;
 mod outcome;
+mod outside;
 mod positions;
 mod prepare;
 mod replan;
 mod schedule;
+mod sending;
 mod session;
 mod silence;
 mod start;
@@ -118,6 +120,8 @@ pub enum OnFailure {
 pub struct PipelineRun {
     /// The pipeline.
     pub pipeline: Pipeline,
+    /// Which pipeline it is, among all that run on one store.
+    pub origin: String,
     /// Values by effect, then by name.
     pub secrets: BTreeMap<String, BTreeMap<String, SecretValue>>,
 }

@@ -18,7 +18,7 @@ use crate::run::course::{Course, EffectState};
 use crate::run::material::{self, Material};
 use crate::run::outcome::Tally;
 use crate::run::session::Session;
-use crate::run::{Error, SandboxPaths, effects, probe};
+use crate::run::{Error, SandboxPaths, effects, outside, probe};
 use crate::store::{GcLock, TempRoots};
 use crate::tunnel::{MachineError, SandboxPath};
 
@@ -213,6 +213,12 @@ impl<'a, 'p> Rounds<'a, 'p> {
         course.settle_adrift(session)?;
         let plan = plan::decide(&course.planned.graph, &valid, &course.options.systems);
         refuse(&course.planned.graph, &plan)?;
+        let network = outside::admit(
+            course.options,
+            &course.planned.graph,
+            &plan,
+            &course.planned.effects,
+        )?;
         let counts = plan.counts();
         course.adopt(plan);
         let build = course.schedule.open();
@@ -224,6 +230,11 @@ impl<'a, 'p> Rounds<'a, 'p> {
             build,
             effects,
         });
+        if !self.begun
+            && let Some(warning) = network
+        {
+            course.sink.event(&warning);
+        }
         course.tell_of_unsettled(session)?;
         if build > 0 || effects > 0 {
             self.show(session)?;
@@ -264,7 +275,7 @@ impl<'a, 'p> Rounds<'a, 'p> {
             let started = Instant::now();
             let event = Event::Importing { paths: paths.len() };
             course.sink.event(&event);
-            let (paths, bytes) = session.import(&material, &paths)?;
+            let (paths, bytes) = session.import(&paths)?;
             course.sink.event(&Event::Imported {
                 paths,
                 bytes,

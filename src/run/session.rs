@@ -16,6 +16,8 @@ use crate::tunnel::{FromAgent, SandboxPath, ToAgent};
 const PATIENCE: Duration = Duration::from_secs(2);
 /// How often it is asked whether the run is to stop.
 const TICK: Duration = Duration::from_millis(100);
+/// How many bytes of an answer that makes no sense are shown.
+const SHOWN: usize = 200;
 /// How much later than an agent's end that of its engine may be heard of.
 const NEWS: Duration = Duration::from_millis(300);
 
@@ -43,7 +45,7 @@ pub(super) struct Session<'a> {
     /// The store's agent, or the engine, is known to be gone.
     over: bool,
     /// Where the socket and the mount point are; removed at the end.
-    _directory: Directory,
+    pub(super) directory: Directory,
     _listening: Listening,
 }
 
@@ -94,7 +96,7 @@ impl<'a> Session<'a> {
             store_nonce,
             nonces: 0,
             over: false,
-            _directory: directory,
+            directory,
             _listening: listening,
         })
     }
@@ -252,7 +254,10 @@ impl<'a> Session<'a> {
     }
 
     pub(super) fn unexpected(&self, message: &FromAgent) -> Error {
-        self.store_error(&format!("its agent answers something else: {message:?}"))
+        let mut text = format!("{message:?}");
+        // It may be as long as a frame.
+        text.truncate(text.floor_char_boundary(SHOWN));
+        self.store_error(&format!("its agent answers something else: {text}"))
     }
 
     pub(super) fn store_error(&self, reason: &str) -> Error {

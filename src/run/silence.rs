@@ -51,8 +51,8 @@ impl Conductor<'_, '_, '_> {
         }
     }
 
-    /// Asks the store what came of an effect whose agent died.
-    fn settle_by_record(&mut self, nonce: &str, reason: &str) {
+    /// Asks the store what came of an effect whose agent died or is not to be believed.
+    pub(super) fn settle_by_record(&mut self, nonce: &str, reason: &str) {
         let Some(adrift) = self.adrift(nonce) else {
             return;
         };

@@ -15,17 +15,12 @@ use crate::tunnel::{BuildJob, PathKind, ToAgent};
 
 impl Conductor<'_, '_, '_> {
     pub(super) fn start_build(&mut self, node: NodeIndex) -> Result<(), Error> {
-        let idle = self
-            .workers
-            .iter()
-            .find(|(_, worker)| worker.idle)
-            .map(|(n, _)| n.clone());
-        if let (Shape::Strong, Some(nonce)) = (self.course.options.shape, idle) {
+        let parsed = self.course.planned.graph.node(node).parsed.clone();
+        let reach = reach(&parsed);
+        if let (Shape::Strong, Some(nonce)) = (self.course.options.shape, self.idle(reach)) {
             self.give(&nonce, Job::Build(node));
             return Ok(());
         }
-        let parsed = self.course.planned.graph.node(node).parsed.clone();
-        let reach = reach(&parsed);
         let nonce = self.session.nonce();
         let slot = self.slots.pop();
         let definition = match self.course.options.shape {
@@ -45,7 +40,7 @@ impl Conductor<'_, '_, '_> {
                     .build(&parsed.path, reach, &inputs, &nonce)?
             }
         };
-        self.employ(nonce.clone(), Job::Build(node), slot);
+        self.employ(nonce.clone(), Job::Build(node), reach, slot);
         self.session.start(Op {
             nonce,
             definition,
@@ -54,9 +49,18 @@ impl Conductor<'_, '_, '_> {
         })
     }
 
+    /// The agent that waits for a job and reaches as far, but no further than need be.
+    fn idle(&self, reach: Reach) -> Option<String> {
+        let idle = self.workers.iter().filter(|(_, worker)| worker.idle);
+        let able = idle.filter(|(_, worker)| worker.reach >= reach);
+        let best = able.min_by_key(|(_, worker)| worker.reach);
+        best.map(|(nonce, _)| nonce.clone())
+    }
+
     /// Notes a new op that is to do a job when its agent asks.
-    pub(super) fn employ(&mut self, nonce: String, job: Job, slot: Option<u32>) {
+    pub(super) fn employ(&mut self, nonce: String, job: Job, reach: Reach, slot: Option<u32>) {
         let worker = Worker {
+            reach,
             speaker: None,
             job: Some(job),
             idle: false,

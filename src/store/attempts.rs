@@ -23,8 +23,8 @@ use super::locks::try_flock;
 use super::roots::check_name;
 use super::{Error, NixDir};
 
-/// The version of the records' form.
-pub const VERSION: u32 = 1;
+/// The version of the records' form. In the first no effect says whose it is.
+pub const VERSION: u32 = 2;
 /// How many finished records [`prune`] keeps.
 pub const KEPT: usize = 1000;
 
@@ -61,6 +61,9 @@ pub struct Attempt {
     pub node: String,
     /// Build or effect.
     pub kind: Kind,
+    /// Which pipeline an effect is of.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pipeline: Option<String>,
     /// The run's id.
     pub run: String,
     /// The process that attempts, in its own namespace.

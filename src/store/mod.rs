@@ -12,11 +12,12 @@
 //! Many processes work on one store. They keep apart by Nix's own means: output locks beside the
 //! paths, temp roots and `gc.lock` against the collector, and the database's transactions. Our own
 //! files lie in `pontoon/`, which Nix does not know: the store's [`Identity`], [`attempts`],
-//! [`Slot`]s for builds, and the locks of runs whose [`Roots`] Nix respects.
+//! [`Slot`]s for builds, [`agents`], and the locks of runs whose [`Roots`] Nix respects.
 //!
 //! Left out: content-addressed realisations, optimisation by hard links, and collecting garbage;
 //! Nix does these on the same store.
 
+pub mod agents;
 pub mod attempts;
 mod database;
 mod error;
@@ -52,7 +53,7 @@ use layout::Layout;
 pub use layout::refuse_symlinks;
 pub use locks::{GcLock, KeptOut, OutputLocks};
 pub use roots::Roots;
-pub use slots::Slot;
+pub use slots::{Occupied, Slot};
 pub use temp_roots::TempRoots;
 pub use wait::{Held, Notice, Wait};
 
@@ -124,6 +125,11 @@ impl NixDir {
     /// Records of attempts.
     pub fn attempts(&self) -> PathBuf {
         self.0.join("pontoon/attempts")
+    }
+
+    /// Agents that were delivered.
+    pub fn agents(&self) -> PathBuf {
+        self.0.join("pontoon/agent")
     }
 
     /// Places for builds.

@@ -2,6 +2,9 @@
 //!
 //! Links lie in `gcroots/pontoon/<run>/`. A run holds a lock on `pontoon/runs/<run>.lock`: links of
 //! a run whose lock is free are a dead one's, and go when the next run begins.
+//!
+//! While the run's agent lives its temp roots hold the same paths and more. Links hold what was asked
+//! for between an agent that was killed and the next one of the run.
 
 use std::io::ErrorKind;
 use std::path::PathBuf;

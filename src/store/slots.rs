@@ -3,6 +3,10 @@
 //! `pontoon/slots/N/` holds `store` (where outputs are made before they are renamed into the store),
 //! `build` and `root`. A slot is leased by a lock on `N/lock`; who leases it sweeps first what a
 //! dead build left.
+//!
+//! Who leases a slot need not be who builds in it: the agent of a plain op only has it mounted, and
+//! may outlive the lease by what it takes to finish. So it locks `N/busy` for itself ([`Occupied`]),
+//! and a slot with a builder in it is not leased, nor swept.
 
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
@@ -18,6 +22,27 @@ pub struct Slot {
     number: u32,
     dir: PathBuf,
     _lock: fs_err::File,
+}
+
+/// A slot that somebody builds in, as long as this lives.
+#[derive(Debug)]
+pub struct Occupied {
+    _lock: fs_err::File,
+}
+
+impl Occupied {
+    /// Begins to build in a slot that another process has leased for this; nothing if somebody else
+    /// still does.
+    pub fn begin(dir: &NixDir, number: u32) -> Result<Option<Self>, Error> {
+        let lock = open_lock(&busy(&dir.slots().join(number.to_string())))?;
+        let locked = try_flock(&lock, FlockOperation::NonBlockingLockExclusive)?;
+        Ok(locked.then_some(Self { _lock: lock }))
+    }
+}
+
+/// What is locked while somebody builds in a slot.
+fn busy(slot: &Path) -> PathBuf {
+    slot.join("busy")
 }
 
 impl Slot {
@@ -38,6 +63,10 @@ impl Slot {
         fs_err::create_dir_all(&dir)?;
         let lock = open_lock(&dir.join("lock"))?;
         if !try_flock(&lock, FlockOperation::NonBlockingLockExclusive)? {
+            return Ok(None);
+        }
+        let busy = open_lock(&busy(&dir))?;
+        if !try_flock(&busy, FlockOperation::NonBlockingLockExclusive)? {
             return Ok(None);
         }
         let slot = Self {

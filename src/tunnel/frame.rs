@@ -1,12 +1,58 @@
 //! Frames: cutting a byte stream into messages, log bytes and data, and back.
 
+use std::io::{ErrorKind, Read};
+
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 /// The largest frame accepted, kind and payload together: lists of a hundred thousand store paths
 /// fit, a hostile length does not make us allocate.
 pub const MAX_FRAME: usize = 64 << 20;
+/// The largest frame of a log or of data in the tunnel: both ends cut what they send below it.
+pub const MAX_PIECE: usize = 1 << 20;
+/// The largest frame before both ends have greeted: a stranger is not listened to for longer.
+pub const MAX_GREETING: usize = 64 << 10;
 
+/// How long the frames of a stream may be, kind and payload together.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Limits {
+    /// Those of messages.
+    pub message: usize,
+    /// Those of logs and data.
+    pub piece: usize,
+}
+
+impl Limits {
+    /// Between processes that started each other.
+    pub const PAIR: Self = Self {
+        message: MAX_FRAME,
+        piece: MAX_FRAME,
+    };
+    /// In the tunnel, until the other end has greeted.
+    pub const GREETING: Self = Self {
+        message: MAX_GREETING,
+        piece: MAX_GREETING,
+    };
+    /// In the tunnel, from then on.
+    pub const TUNNEL: Self = Self {
+        message: MAX_FRAME,
+        piece: MAX_PIECE,
+    };
+
+    /// The limit of a kind that may not be known yet.
+    fn of(self, kind: Option<u8>) -> usize {
+        match kind {
+            Some(MESSAGE) => self.message,
+            Some(_) => self.piece,
+            None => self.message.max(self.piece),
+        }
+    }
+}
+
+/// How much is read at a time.
+const READ: usize = 64 << 10;
+/// Length and kind.
+const HEAD: usize = 5;
 const MESSAGE: u8 = 0;
 const LOG: u8 = 1;
 const DATA: u8 = 2;
@@ -25,11 +71,13 @@ pub enum Frame {
 /// Why a stream cannot be read on.
 #[derive(Debug, thiserror::Error)]
 pub enum FrameError {
-    /// The length is zero or beyond [`MAX_FRAME`].
-    #[error("tunnel frame of {length} bytes is out of bounds")]
+    /// The length is zero, or beyond the limit.
+    #[error("tunnel frame of {length} bytes is out of bounds: at most {limit} are expected")]
     Length {
         /// What the stream says.
         length: usize,
+        /// What the [`Limits`] say.
+        limit: usize,
     },
     /// The kind is none of ours.
     #[error("tunnel frame of unknown kind {kind}")]
@@ -59,16 +107,30 @@ pub fn encode(frame: &Frame) -> Vec<u8> {
         Frame::Log(payload) => (LOG, payload),
         Frame::Data(payload) => (DATA, payload),
     };
-    let length = payload.len() + 1;
+    let head = head(kind, payload.len());
+    let mut bytes = Vec::with_capacity(head.len() + payload.len());
+    bytes.extend_from_slice(&head);
+    bytes.extend_from_slice(payload);
+    bytes
+}
+
+/// Returns what comes before the bytes of a data frame, for whom they are too many to be copied.
+///
+/// # Panics
+///
+/// As [`encode`].
+pub fn data_head(length: usize) -> [u8; HEAD] {
+    head(DATA, length)
+}
+
+fn head(kind: u8, payload: usize) -> [u8; HEAD] {
+    let length = payload + 1;
     assert!(
         length <= MAX_FRAME,
         "a frame of {length} bytes is beyond the protocol's limit"
     );
-    let mut bytes = Vec::with_capacity(length + 4);
-    bytes.extend_from_slice(&u32::try_from(length).expect("bounded above").to_le_bytes());
-    bytes.push(kind);
-    bytes.extend_from_slice(payload);
-    bytes
+    let [a, b, c, d] = u32::try_from(length).expect("bounded above").to_le_bytes();
+    [a, b, c, d, kind]
 }
 
 impl Frame {
@@ -86,16 +148,54 @@ pub fn parse<M: DeserializeOwned>(payload: &[u8]) -> Result<M, FrameError> {
     })
 }
 
-/// Collects bytes as they come and yields whole frames.
-#[derive(Debug, Default)]
+/// Collects bytes as they come and yields whole frames. It holds one frame and what came with its
+/// end, never more than a frame's limit before that is refused.
+#[derive(Debug)]
 pub struct Decoder {
+    limits: Limits,
     buffer: Vec<u8>,
     start: usize,
 }
 
 impl Decoder {
+    /// Begins a stream.
+    pub fn new(limits: Limits) -> Self {
+        Self {
+            limits,
+            buffer: Vec::new(),
+            start: 0,
+        }
+    }
+
+    /// From the next frame on these limits hold.
+    pub fn limit(&mut self, limits: Limits) {
+        self.limits = limits;
+    }
+
     /// Takes bytes from the stream.
     pub fn push(&mut self, bytes: &[u8]) {
+        self.make_room();
+        self.buffer.extend_from_slice(bytes);
+    }
+
+    /// Reads once from the stream; returns how many bytes came, 0 at its end.
+    pub fn read(&mut self, stream: &mut impl Read) -> std::io::Result<usize> {
+        self.make_room();
+        let before = self.buffer.len();
+        self.buffer.resize(before + READ, 0);
+        let count = loop {
+            match stream.read(&mut self.buffer[before..]) {
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                other => break other,
+            }
+        };
+        self.buffer
+            .truncate(before + count.as_ref().copied().unwrap_or(0));
+        count
+    }
+
+    /// Forgets what was taken out, if that is cheap.
+    fn make_room(&mut self) {
         if self.start > 0 && self.start == self.buffer.len() {
             self.buffer.clear();
             self.start = 0;
@@ -103,7 +203,6 @@ impl Decoder {
             self.buffer.drain(..self.start);
             self.start = 0;
         }
-        self.buffer.extend_from_slice(bytes);
     }
 
     /// Returns the next whole frame, or none until more bytes come.
@@ -113,15 +212,17 @@ impl Decoder {
             return Ok(None);
         };
         let length = u32::from_le_bytes(*head) as usize;
-        if length == 0 || length > MAX_FRAME {
-            return Err(FrameError::Length { length });
+        // Length and kind are checked as soon as they are there: a stream of noise fails at once
+        // instead of being collected up to its claimed length.
+        let kind = rest.get(4).copied().filter(|_| length > 0);
+        let limit = self.limits.of(kind);
+        if length == 0 || length > limit {
+            return Err(FrameError::Length { length, limit });
         }
-        // The kind is checked as soon as it is there: a stream of noise fails at once instead of
-        // being collected up to its claimed length.
-        if let Some(kind) = rest.get(4)
-            && *kind > DATA
+        if let Some(kind) = kind
+            && kind > DATA
         {
-            return Err(FrameError::Kind { kind: *kind });
+            return Err(FrameError::Kind { kind });
         }
         if rest.len() < 4 + length {
             return Ok(None);
@@ -134,71 +235,5 @@ impl Decoder {
         };
         self.start += 4 + length;
         Ok(Some(frame))
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use proptest::prelude::*;
-
-    use super::*;
-
-    fn frame() -> impl Strategy<Value = Frame> {
-        let bytes = proptest::collection::vec(any::<u8>(), 0..300);
-        (0..3, bytes).prop_map(|(kind, bytes)| match kind {
-            0 => Frame::Message(bytes),
-            1 => Frame::Log(bytes),
-            _ => Frame::Data(bytes),
-        })
-    }
-
-    proptest! {
-        #[test]
-        fn frames_survive_any_cutting(
-            frames in proptest::collection::vec(frame(), 0..12),
-            cuts in proptest::collection::vec(1_usize..50, 1..40),
-        ) {
-            let stream: Vec<u8> = frames.iter().flat_map(encode).collect();
-            let mut decoder = Decoder::default();
-            let mut seen = Vec::new();
-            let mut rest = stream.as_slice();
-            for cut in cuts.iter().cycle() {
-                if rest.is_empty() { break }
-                let (head, tail) = rest.split_at((*cut).min(rest.len()));
-                decoder.push(head);
-                while let Some(frame) = decoder.next_frame().unwrap() {
-                    seen.push(frame);
-                }
-                rest = tail;
-            }
-            prop_assert_eq!(seen, frames);
-        }
-
-        #[test]
-        fn noise_never_panics(noise in proptest::collection::vec(any::<u8>(), 0..200)) {
-            let mut decoder = Decoder::default();
-            decoder.push(&noise);
-            while let Ok(Some(_)) = decoder.next_frame() {}
-        }
-    }
-
-    #[test]
-    fn rejects_a_frame_beyond_the_limit_before_it_comes() {
-        let mut decoder = Decoder::default();
-        decoder.push(&u32::MAX.to_le_bytes());
-        assert!(matches!(
-            decoder.next_frame(),
-            Err(FrameError::Length { .. })
-        ));
-    }
-
-    #[test]
-    fn rejects_an_unknown_kind_before_its_payload_comes() {
-        let mut decoder = Decoder::default();
-        decoder.push(&[200, 0, 0, 0, 9]);
-        assert!(matches!(
-            decoder.next_frame(),
-            Err(FrameError::Kind { kind: 9 })
-        ));
     }
 }

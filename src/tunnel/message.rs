@@ -4,7 +4,7 @@
 
 use std::collections::BTreeSet;
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::event::Failure;
 use crate::nix::StorePath;
@@ -141,12 +141,14 @@ pub enum ToAgent {
         /// Their ids.
         ids: Vec<String>,
     },
-    /// Which attempts of these effects, by earlier runs, have an outcome that nobody knows and was
-    /// told of? It is noted as for `Attempts`.
+    /// Which attempts of effects of this pipeline, by earlier runs, have an outcome that nobody knows
+    /// and was told of? It is noted as for `Attempts`.
     Unsettled {
         /// The run's id.
         run: String,
-        /// Names of effects.
+        /// Which pipeline it is.
+        pipeline: String,
+        /// The names of its effects, for records that do not say whose they are.
         effects: Vec<String>,
     },
     /// Build one derivation.
@@ -289,6 +291,8 @@ pub struct EffectJob {
     pub name: String,
     /// The run's id, for the attempt's record.
     pub run: String,
+    /// Which pipeline it is of, for the attempt's record.
+    pub pipeline: Option<String>,
     /// Program and arguments.
     pub command: Vec<String>,
     /// Its environment. Without a `PATH` it gets that of the image at its root, after its tools.
@@ -386,8 +390,18 @@ pub enum EffectResult {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
 #[error("{text}")]
 pub struct MachineError {
-    /// What failed, causes included.
+    /// What failed, causes included; what is longer than anybody reads is cut off.
+    #[serde(deserialize_with = "readable")]
     pub text: String,
+}
+
+/// The most bytes of an error's text.
+const READABLE: usize = 16 << 10;
+
+fn readable<'de, D: Deserializer<'de>>(from: D) -> Result<String, D::Error> {
+    let mut text = String::deserialize(from)?;
+    text.truncate(text.floor_char_boundary(READABLE));
+    Ok(text)
 }
 
 impl MachineError {

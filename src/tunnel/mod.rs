@@ -15,13 +15,23 @@
 //! | data | 2 | bytes of a NAR; an empty one ends it |
 //!
 //! A frame is its length (4 bytes, little-endian, of kind and payload together), the kind (one
-//! byte) and the payload. A frame longer than [`MAX_FRAME`] or of an unknown kind ends the
-//! connection: the stream cannot be trusted any more.
+//! byte) and the payload. What is longer than its limit, of an unknown kind, or not expected where
+//! it comes, ends the connection: the stream cannot be trusted any more.
+//!
+//! | frame | at most |
+//! |---|---|
+//! | a message | [`MAX_FRAME`] |
+//! | a log, data | [`MAX_PIECE`] |
+//! | any before the greeting | [`MAX_GREETING`] |
+//!
+//! A message that was read takes 32 times its bytes at most, whatever is in it.
 
 pub mod frame;
 pub mod message;
+#[cfg(test)]
+mod tests;
 
-pub use frame::{Decoder, Frame, FrameError, MAX_FRAME, encode};
+pub use frame::{Decoder, Frame, FrameError, Limits, MAX_FRAME, MAX_GREETING, MAX_PIECE, encode};
 pub use message::{
     AttemptFacts, AttemptStanding, BuildJob, BuildResult, EffectJob, EffectResult, EffectRoot,
     EffectStore, FromAgent, ImportHeader, MachineError, PathFacts, PathKind, QueryScope,

@@ -18,6 +18,7 @@
 mod buildkit;
 mod docker;
 mod image;
+mod receiver;
 mod registry;
 
 use std::collections::BTreeMap;
@@ -29,6 +30,7 @@ use fs_err as fs;
 pub(crate) use image::Image;
 use pontoon::engine::device::{Setup, Users};
 use pontoon::engine::embedded::machine::Accounts;
+pub(crate) use receiver::Receiver;
 pub(crate) use registry::{Registry, USER};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
@@ -52,6 +54,11 @@ impl Kind {
     pub(crate) const PLAIN: [Self; 3] = [Self::BuildKit, Self::Docker20, Self::Docker29];
     /// Those that grant what the strong shape needs.
     pub(crate) const STRONG: [Self; 2] = [Self::BuildKitStrong, Self::Docker29Strong];
+
+    /// All of both.
+    pub(crate) fn all() -> Vec<Self> {
+        [&Self::PLAIN[..], &Self::STRONG].concat()
+    }
 
     /// Whether it grants what the strong shape needs.
     pub(crate) fn is_strong(self) -> bool {
@@ -145,6 +152,21 @@ impl<'p> Daemon<'p> {
     pub(crate) fn restart(&mut self) {
         self.child = launch(self.kind, self.place, &self.directory, &self.holder);
         self.wait();
+    }
+
+    /// Freezes it: it keeps its connections, and answers nobody.
+    pub(crate) fn freeze(&self) {
+        self.signal(Signal::STOP);
+    }
+
+    /// Lets it go on.
+    pub(crate) fn thaw(&self) {
+        self.signal(Signal::CONT);
+    }
+
+    fn signal(&self, signal: Signal) {
+        let pid = i32::try_from(self.child.id()).ok().and_then(Pid::from_raw);
+        kill_process(pid.expect("a process id is positive"), signal).unwrap();
     }
 
     /// Kills it, as a machine that runs out of memory would.

@@ -102,6 +102,7 @@ impl Args {
             return self.show(&plan);
         }
         let work = Work {
+            origin: String::new(),
             wanted: evaluated.wanted.clone(),
             pipeline: None,
             kept: evaluated.kept,

@@ -15,7 +15,7 @@ use std::process::Command;
 
 use crate::cli::error::{Error, Kind};
 use crate::cli::surroundings::Surroundings;
-use crate::cli::{args, container, engine, enter, settings};
+use crate::cli::{apart, args, container, engine, enter, settings};
 use crate::nix::STORE_DIR;
 
 /// Run a program of the store
@@ -73,6 +73,15 @@ pub fn become_program<A: AsRef<OsStr>>(path: &Path, arguments: &[A]) -> Result<u
     let program = program(path)?;
     let source = Command::new(&program).args(arguments).exec();
     Err(Error::new(Kind::Other, Exec { program, source }))
+}
+
+/// Runs a program in a container, as its first process.
+pub fn run_entered<A: AsRef<OsStr>>(path: &Path, arguments: &[A]) -> Result<u8, Error> {
+    let program = program(path)?;
+    match apart::entered(&program, arguments) {
+        Ok(code) => Ok(code),
+        Err(source) => Err(Error::new(Kind::Other, Exec { program, source })),
+    }
 }
 
 #[derive(Debug, thiserror::Error)]

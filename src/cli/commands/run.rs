@@ -110,6 +110,7 @@ impl Args {
         let Evaluated {
             wanted,
             pipeline,
+            origin,
             kept,
             ..
         } = evaluated;
@@ -124,6 +125,7 @@ impl Args {
         let work = Work {
             wanted,
             pipeline,
+            origin,
             kept,
         };
         let finished = session.realise(run, work, &mut *sink, &mut |_| vec![])?;

@@ -9,6 +9,7 @@ use super::Config;
 use super::jobs::{Jobs, Terms};
 use super::names::unique;
 use super::watch::Watch;
+use crate::agent::exit;
 use crate::buildkit::auth::Keychain;
 use crate::buildkit::content::Layouts;
 use crate::buildkit::filesync::{Directories, Tree};
@@ -202,10 +203,14 @@ impl Failed {
         })
     }
 
-    /// Whether the op was not started because its store has no agent yet. In strong, and with
-    /// daemons of 2020, it is `runc` that finds that out, and it only writes it; if even that is
-    /// lost there is its code, which the agent never ends with.
+    /// Whether the op was not started because its store has no agent yet, or not any more. In strong,
+    /// and with daemons of 2020, it is `runc` that finds that out, and it only writes it; if even
+    /// that is lost there is its code, which the agent never ends with. What finds itself removed
+    /// ends with a code of its own.
     fn lacks(&self, config: &Config) -> bool {
+        if self.error.kind == Kind::Exit(exit::GONE) {
+            return true;
+        }
         if config.shape == Shape::Strong && matches!(self.error.kind, Kind::Exit(1 | 126 | 127)) {
             return true;
         }

@@ -8,6 +8,7 @@
 //! | [`mod@line`] | the connection, what is offered on it, and how one op is solved |
 //! | [`ground`] | what is at the root of an op |
 //! | [`jobs`] | which job an op goes to |
+//! | [`pulse`] | whether the daemon still answers |
 //! | [`watch`] | what the daemon reports of ops that run |
 //! | [`names`] | names of solves and sessions, and of the agent |
 //!
@@ -20,10 +21,12 @@ mod jobs;
 mod layout;
 mod line;
 mod names;
+mod pulse;
 mod watch;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
+use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::RecvTimeoutError;
@@ -225,6 +228,7 @@ async fn converse(
     let mut ops: JoinSet<Result<OpEnd, String>> = JoinSet::new();
     let mut kills: BTreeMap<String, oneshot::Sender<()>> = BTreeMap::new();
     let mut beside = None;
+    let mut pulse = pin!(pulse::lost(&line.daemon, tell));
     loop {
         tokio::select! {
             Some(fetch) = heard.fetched.recv() => tell(EngineEvent::Fetching(fetch)),
@@ -259,6 +263,7 @@ async fn converse(
                 Ok(Err(reason)) => return tell(EngineEvent::Gone { reason }),
                 Err(error) => return tell(EngineEvent::Gone { reason: error.to_string() }),
             },
+            reason = &mut pulse => return tell(EngineEvent::Gone { reason }),
             ended = &mut session.ended => {
                 let reason = ended.unwrap_or_else(|error| error.to_string());
                 return tell(EngineEvent::Gone { reason });

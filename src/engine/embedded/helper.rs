@@ -13,13 +13,13 @@ use crate::engine::embedded::machine::UserMapping;
 use crate::engine::embedded::wire::{Exit, FromHelper, ToHelper};
 use crate::engine::{SecretValue, lower};
 use crate::sandbox::{self, Child, ids};
-use crate::tunnel::{Decoder, Frame, encode, frame};
+use crate::tunnel::{Decoder, Frame, Limits, encode, frame};
 
 /// Serves the conductor at the other end of `socket` until it is gone.
 pub fn serve(socket: OwnedFd) -> i32 {
     let mut helper = Helper {
         socket: UnixStream::from(socket),
-        decoder: Decoder::default(),
+        decoder: Decoder::new(Limits::PAIR),
         machine: Machine::default(),
         ops: Vec::new(),
         expected: None,

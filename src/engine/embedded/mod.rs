@@ -22,7 +22,7 @@ use machine::UserMapping;
 use wire::{FromHelper, ToHelper};
 
 use crate::engine::{Device, Engine, EngineEvent, Error, Op, OpEnd, OpExit};
-use crate::tunnel::{Decoder, Frame, encode, frame};
+use crate::tunnel::{Decoder, Frame, Limits, encode, frame};
 
 /// What the engine is made of.
 #[derive(Debug, Clone)]
@@ -80,7 +80,7 @@ impl Embedded {
         })?;
         let mut listener = Listener {
             stream: listening,
-            decoder: Decoder::default(),
+            decoder: Decoder::new(Limits::PAIR),
         };
         match listener.next() {
             Ok(FromHelper::Ready) => {}

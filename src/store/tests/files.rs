@@ -47,6 +47,7 @@ fn attempt(id: &str, kind: Kind, started: u64) -> Attempt {
         id: id.to_owned(),
         node: "node".to_owned(),
         kind,
+        pipeline: None,
         run: "run".to_owned(),
         pid: 1,
         started,
@@ -96,7 +97,7 @@ fn an_attempt_is_running_then_ended_or_unknown() {
     assert_eq!(all, [cut, dead, good]);
     let text = fs_err::read_to_string(scene.dir.attempts().join("good.json")).unwrap();
     assert!(
-        text.starts_with(r#"{"version":1,"id":"good","node":"node","kind":"build""#),
+        text.starts_with(r#"{"version":2,"id":"good","node":"node","kind":"build""#),
         "{text}"
     );
 }
@@ -164,6 +165,25 @@ fn old_records_go_but_never_an_effect_nobody_knows_the_end_of() {
     assert!(attempts::read(&scene.dir, "e").unwrap().is_some());
     assert!(attempts::read(&scene.dir, "b4").unwrap().is_none());
     assert!(attempts::read(&scene.dir, "b5").unwrap().is_some());
+}
+
+#[test]
+fn a_slot_with_a_builder_in_it_is_neither_leased_nor_swept() {
+    let scene = Scene::new();
+    drop(scene.open());
+    let lease = Slot::lease(&scene.dir).unwrap();
+    let (number, made) = (lease.number(), lease.store_dir().join("made"));
+    let occupied = Occupied::begin(&scene.dir, number).unwrap().unwrap();
+    assert!(Occupied::begin(&scene.dir, number).unwrap().is_none());
+    fs_err::write(&made, "").unwrap();
+    // Whoever leased it dies, and the builder is still at it.
+    drop(lease);
+    assert!(Slot::try_lease(&scene.dir, number).unwrap().is_none());
+    assert_ne!(Slot::lease(&scene.dir).unwrap().number(), number);
+    assert!(made.exists());
+    drop(occupied);
+    assert_eq!(Slot::lease(&scene.dir).unwrap().number(), number);
+    assert!(!made.exists());
 }
 
 #[test]

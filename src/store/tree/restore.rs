@@ -11,6 +11,9 @@ use sha2::{Digest, Sha256};
 use super::{DIRECTORY, Error, MTIME, Place, open_parent};
 use crate::nix::nar::{self, Event, Reader};
 
+/// How much is read at a time. What a file takes is read past the reader's buffer.
+const CHUNK: usize = 64 * 1024;
+
 /// What a restored archive was.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Restored {
@@ -36,7 +39,7 @@ pub fn restore(source: impl Read, destination: &Path) -> Result<Restored, Error>
         path: destination.to_owned(),
         source,
     };
-    let mut reader = Reader::new(BufReader::with_capacity(64 * 1024, hashing));
+    let mut reader = Reader::new(BufReader::with_capacity(CHUNK, hashing));
     let event = next(&mut reader, destination)?;
     node(&mut reader, event, &place)?;
     reader.expect_end().map_err(archive)?;
@@ -111,7 +114,7 @@ fn regular(
     let mode = Mode::from_raw_mode(0o600);
     let handle = rustix::fs::openat(place.parent, &place.name, flags, mode)
         .map_err(Error::system("create", &place.path))?;
-    let mut buffer = [0; 16 * 1024];
+    let mut buffer = [0; CHUNK];
     loop {
         let got = reader
             .read_contents(&mut buffer)

@@ -1,5 +1,7 @@
 //! Expressions of derivations that do next to nothing.
 
+use std::path::Path;
+
 /// How the derivations depend on each other.
 #[derive(Clone, Copy)]
 pub enum Shape {
@@ -37,4 +39,10 @@ impl Shape {
             shape = self.name()
         )
     }
+}
+
+/// The same with a shell that is an input: a daemon sees nothing of the machine.
+pub fn with_tools(expression: &str, tools: &Path) -> String {
+    let shell = format!("\"${{{}}}/bin/sh\"", tools.display());
+    expression.replace("\"/bin/sh\"", &shell)
 }
