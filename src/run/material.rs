@@ -57,10 +57,12 @@ fn read_in(dir: &OwnedFd, name: &str) -> rustix::io::Result<Vec<u8>> {
     let mut bytes = Vec::with_capacity(8 << 10);
     loop {
         let read = retry_on_intr(|| rustix::io::read(&file, spare_capacity(&mut bytes)))?;
-        if read == 0 {
+        let is_full = bytes.len() == bytes.capacity();
+        // Less than was asked for is the end, if it looks like one: to ask again costs as much.
+        if read == 0 || (!is_full && bytes.ends_with(b")")) {
             return Ok(bytes);
         }
-        if bytes.len() == bytes.capacity() {
+        if is_full {
             bytes.reserve(bytes.len());
         }
     }
