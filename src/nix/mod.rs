@@ -47,6 +47,30 @@ pub fn base32(bytes: &[u8]) -> String {
     nix_derivation::nixbase32::encode(bytes)
 }
 
+/// The full text of a store path, as its own `to_string` gives it, without the detours: a plan
+/// writes a hundred thousand.
+pub fn full_text(path: &StorePath) -> String {
+    const DIGITS: &[u8; 32] = b"0123456789abcdfghijklmnpqrsvwxyz";
+    let mut digits = [[0; 8]; 4];
+    let (fives, _) = path.digest().as_chunks::<5>();
+    // The first byte is the least of the number that is written.
+    for (eight, five) in digits.iter_mut().zip(fives.iter().rev()) {
+        let bytes = five.iter().rev();
+        let mut number = bytes.fold(0_u64, |number, byte| number << 8 | u64::from(*byte));
+        for digit in eight.iter_mut().rev() {
+            *digit = DIGITS[(number % 32) as usize];
+            number /= 32;
+        }
+    }
+    let digits = str::from_utf8(digits.as_flattened());
+    let digits = digits.expect("digits are ASCII");
+    let mut text = String::with_capacity(STORE_DIR.len() + digits.len() + path.name().len() + 2);
+    for part in [STORE_DIR, "/", digits, "-", path.name()] {
+        text.push_str(part);
+    }
+    text
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
@@ -54,6 +78,12 @@ mod tests {
     use super::*;
 
     proptest! {
+        #[test]
+        fn a_full_text_is_the_one_that_a_path_has(digest: [u8; 20], name in "[a-z+_?=][a-z.]{0,9}") {
+            let path = StorePath::from_parts(digest, &name).unwrap();
+            prop_assert_eq!(full_text(&path), path.to_string());
+        }
+
         #[test]
         fn ranked_paths_are_in_the_order_of_their_texts(
             digests in proptest::collection::vec((any::<[u8; 20]>(), 0..3_u8, "[a-c]{1,2}"), 1..12),

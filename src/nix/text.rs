@@ -5,14 +5,14 @@ use std::fmt;
 use serde::de::Visitor;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-use crate::nix::StorePath;
+use crate::nix::{StorePath, full_text};
 
-/// A store path whose text is neither made nor kept: lists hold a hundred thousand.
+/// A store path whose text is not kept: lists hold a hundred thousand.
 struct Full<P>(P);
 
 impl Serialize for Full<&StorePath> {
     fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
-        to.collect_str(self.0)
+        to.serialize_str(&full_text(self.0))
     }
 }
 

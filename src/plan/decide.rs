@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
+use std::thread;
 
 use super::graph::Node;
 use super::{Caches, Decided, Decision, Graph, Missing, NodeIndex, Plan, Wanter, order};
@@ -13,9 +14,14 @@ pub fn decide(graph: &Graph, valid: &BTreeSet<StorePath>, systems: &Systems) -> 
     let valid = &Valid(valid.iter().map(Ranked::from).collect());
     let mut nodes = visit(graph, valid);
     refuse(graph, &mut nodes, systems);
-    connect(graph, &mut nodes);
-    let order = order::order(graph, &mut nodes);
-    let imports = imports(graph, &order, valid);
+    let is_built = |index: &NodeIndex| nodes[index.0].decision.missing().is_some();
+    let building = (0..graph.len()).map(NodeIndex).filter(is_built).collect();
+    let (imports, order) = thread::scope(|scope| {
+        let imports = scope.spawn(|| imports(graph, building, valid));
+        connect(graph, &mut nodes);
+        let order = order::order(graph, &mut nodes);
+        (imports.join().expect("it only collects paths"), order)
+    });
     let caches = caches(graph, &nodes);
     Plan {
         nodes,
@@ -39,7 +45,9 @@ type Names = Arc<BTreeSet<String>>;
 /// Goes down from the roots, dependents first: so all who may ask for a derivation have asked
 /// when it is decided.
 fn visit(graph: &Graph, valid: &Valid<'_>) -> Vec<Decided> {
-    let mut nodes = vec![undecided(); graph.len()];
+    let nobody = Names::default();
+    let nodes = graph.nodes().map(|(_, node)| undecided(node, &nobody));
+    let mut nodes: Vec<Decided> = nodes.collect();
     for (at, root) in graph.roots().iter().enumerate() {
         nodes[root.node.0].ask(Wanter::Root(at), &root.outputs);
     }
@@ -74,10 +82,10 @@ impl Decided {
     }
 }
 
-fn undecided() -> Decided {
+fn undecided(node: &Node, wanted: &Names) -> Decided {
     Decided {
-        wanted: Names::default(),
-        wanted_by: Vec::new(),
+        wanted: wanted.clone(),
+        wanted_by: Vec::with_capacity(node.dependents.len()),
         decision: Decision::Unneeded,
         waits_for: Vec::new(),
         height: 0,
@@ -128,10 +136,10 @@ fn connect(graph: &Graph, nodes: &mut [Decided]) {
     }
 }
 
-fn imports(graph: &Graph, build: &[NodeIndex], valid: &Valid<'_>) -> BTreeSet<StorePath> {
+fn imports(graph: &Graph, building: Vec<NodeIndex>, valid: &Valid<'_>) -> BTreeSet<StorePath> {
     let mut imports: Vec<&StorePath> = Vec::new();
     let mut seen = vec![false; graph.len()];
-    let mut waiting: Vec<NodeIndex> = build.to_vec();
+    let mut waiting = building;
     while let Some(index) = waiting.pop() {
         if std::mem::replace(&mut seen[index.0], true) {
             continue;
@@ -146,11 +154,13 @@ fn imports(graph: &Graph, build: &[NodeIndex], valid: &Valid<'_>) -> BTreeSet<St
     let mut imports: Vec<Ranked<'_>> = imports.into_iter().map(Ranked::from).collect();
     imports.sort_unstable();
     imports.dedup();
-    let imports = imports.into_iter().map(|one| one.path);
-    imports
-        .filter(|path| !valid.contains(path))
-        .cloned()
-        .collect()
+    // Both are in order.
+    let mut valid = valid.0.iter().peekable();
+    imports.retain(|one| {
+        while valid.next_if(|valid| *valid < one).is_some() {}
+        valid.peek() != Some(&one)
+    });
+    imports.into_iter().map(|one| one.path.clone()).collect()
 }
 
 fn caches(graph: &Graph, nodes: &[Decided]) -> Caches {

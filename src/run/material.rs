@@ -57,6 +57,7 @@ fn read_in(dir: &OwnedFd, name: &str) -> rustix::io::Result<Vec<u8>> {
     let mut bytes = Vec::with_capacity(8 << 10);
     loop {
         let read = retry_on_intr(|| rustix::io::read(&file, spare_capacity(&mut bytes)))?;
+        // Less than was asked for need not be the end: not every file system fills a buffer.
         if read == 0 {
             return Ok(bytes);
         }

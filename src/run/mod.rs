@@ -257,10 +257,14 @@ pub fn plan(
     let graph = read_graph(options, wanted, pipeline)?;
     let effects = connect(&graph, pipeline)?;
     effects::admit(options, &effects)?;
-    let mut session = Session::open(options, 0)?;
-    effects::admit_there(&session, &effects)?;
+    let (touched, mut session) = std::thread::scope(|scope| {
+        let touched = scope.spawn(|| touched(&graph, &effects));
+        let session = Session::open(options, 0)?;
+        effects::admit_there(&session, &effects)?;
+        Ok::<_, Error>((touched.join().expect("it only collects paths"), session))
+    })?;
     // Nothing will be used, so nothing is protected.
-    let valid = session.valid(touched(&graph, &effects))?;
+    let valid = session.valid(touched)?;
     let leaving = session.leave();
     let plan = plan::decide(&graph, &valid, &options.systems);
     leaving.wait();

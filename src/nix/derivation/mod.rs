@@ -256,12 +256,15 @@ fn digest_of(fingerprint: Sha256) -> [u8; 20] {
 
 fn hex(hash: &[u8; 32]) -> String {
     const DIGITS: &[u8; 16] = b"0123456789abcdef";
-    let mut text = String::with_capacity(64);
-    for byte in hash {
-        text.push(char::from(DIGITS[usize::from(byte >> 4)]));
-        text.push(char::from(DIGITS[usize::from(byte & 15)]));
-    }
-    text
+    let digits = |byte: &u8| {
+        [
+            DIGITS[usize::from(byte >> 4)],
+            DIGITS[usize::from(byte & 15)],
+        ]
+    };
+    let text: [[u8; 2]; 32] = std::array::from_fn(|at| digits(&hash[at]));
+    let text = str::from_utf8(text.as_flattened());
+    text.expect("digits are ASCII").to_owned()
 }
 
 fn malformed(drv: &StorePath, source: nix_derivation::Error) -> Error {

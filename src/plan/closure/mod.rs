@@ -4,7 +4,9 @@
 //! output path in it follows from content; nothing later has to doubt it. It holds an [`Outline`]
 //! of each derivation: what only a builder is given is read again where it is built.
 
+mod arena;
 mod drain;
+mod names;
 mod read;
 
 use std::collections::{BTreeSet, HashMap, VecDeque};
@@ -169,11 +171,11 @@ pub fn load<'a>(
         return Err(problem.into_error(drv, needed));
     }
     let outlines = edges.numbers.iter().map(|&number| {
-        let outline = found.files[number].outline();
+        let outline = found.files[number].outline.clone();
         outline.expect("without a problem or a cycle all are checked")
     });
     let closure = Closure {
-        nodes: outlines.cloned().collect(),
+        nodes: outlines.collect(),
         topological,
         inputs: edges.inputs,
     };

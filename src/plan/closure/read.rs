@@ -5,85 +5,44 @@
 //! is deep, not as many as it has. So a closure takes little memory, whatever is in the files.
 //!
 //! ```text
-//! Named -> Reading -> Waiting (for inputs) -> Checking -> Checked
-//!             \-------------- Failed <-----------/
+//! named -> taken -> waits (for inputs) -> checked
+//!             \-------- failed <--------/
 //! ```
+//!
+//! No lock is common to all files: each has its own, and what is known of one that was checked is
+//! read without any.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet};
 use std::num::NonZeroUsize;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
+use super::arena::Arena;
 use super::drain::drain;
+use super::names::{Numbers, Sets};
 use super::{Problem, Source};
 use crate::nix::StorePath;
-use crate::nix::derivation::{self, Draft, Input, Modulo, Outline, Wanted};
+use crate::nix::derivation::{self, Draft, Input, Modulo, Outline};
 use crate::plan::closure;
 
 /// What was found. Files are numbered as they are first named.
-#[derive(Default)]
 pub(super) struct Found {
-    /// The number of each path, by its full text.
-    numbers: HashMap<Box<str>, usize>,
     /// By number.
     pub files: Vec<File>,
     /// Files that could not be read, or are not what their names say.
     pub unread: BTreeMap<StorePath, Problem>,
     /// Files whose outputs do not follow from their content.
     pub refused: BTreeMap<StorePath, derivation::Error>,
-    /// Sets of outputs, each kept once: nearly all derivations are wanted for `out`.
-    outputs: HashMap<Box<str>, Arc<BTreeSet<String>>>,
 }
 
 /// One file.
 pub(super) struct File {
     /// Where it lies.
     pub path: StorePath,
-    stage: Stage,
-    /// What it needs, in the order of paths, once it was read. Positions are numbers here.
-    pub needs: Vec<closure::Input>,
-    /// How many of these are not checked.
-    waiting: usize,
-    /// Those that wait for it.
-    dependents: Vec<usize>,
-}
-
-#[derive(Default)]
-enum Stage {
-    #[default]
-    Named,
-    /// Somebody reads or checks it.
-    Busy,
-    Waiting(Draft),
-    Checked(Checked),
-    Failed,
-}
-
-/// What is kept of a file in which nothing is wrong.
-struct Checked {
-    outline: Arc<Outline>,
-    /// The names of its outputs, and its identity: what its dependents have to know.
-    facts: Facts,
-}
-
-type Facts = (Arc<BTreeSet<String>>, Modulo);
-
-enum Step {
-    Read(usize),
-    Check(usize),
-}
-
-impl File {
     /// What is kept of it, if nothing was wrong.
-    pub fn outline(&self) -> Option<&Arc<Outline>> {
-        match &self.stage {
-            Stage::Checked(checked) => Some(&checked.outline),
-            _ => None,
-        }
-    }
-
-    fn is_checked(&self) -> bool {
-        matches!(self.stage, Stage::Checked(..))
-    }
+    pub outline: Option<Arc<Outline>>,
+    /// What it needs, in the order of paths, if it was read. Positions are numbers here.
+    pub needs: Vec<closure::Input>,
 }
 
 /// Reads and checks `roots` and all they need, as far as it can be done.
@@ -92,39 +51,211 @@ pub(super) fn read(
     source: &impl Source,
     threads: NonZeroUsize,
 ) -> Found {
-    let mut found = Found::default();
+    let reading = Reading {
+        source,
+        numbers: Numbers::default(),
+        places: Arena::default(),
+        unread: Mutex::default(),
+        refused: Mutex::default(),
+    };
     let steps = roots
         .iter()
-        .map(|root| Step::Read(found.number(&root.to_string(), || root.clone())))
+        .map(|root| Step::Read(reading.number(&root.to_string(), || root.clone())))
         .collect();
-    let found = Mutex::new(found);
-    drain(threads, steps, |step, next| match step {
-        Step::Read(number) => read_file(number, source, &found, next),
-        Step::Check(number) => check(number, &found, next),
+    drain(threads, steps, Sets::default, |sets, step, next| {
+        let mut turn = Turn { sets, next };
+        match step {
+            Step::Read(number) => reading.read(number, &mut turn),
+            Step::Check(number) => reading.check(number, &mut turn),
+        }
     });
-    found.into_inner().unwrap_or_else(PoisonError::into_inner)
+    reading.found()
 }
 
-fn read_file(number: usize, source: &impl Source, found: &Mutex<Found>, next: &mut Vec<Step>) {
-    let drv = {
-        let file = &mut lock(found).files[number];
-        match &mut file.stage {
-            named @ Stage::Named => *named = Stage::Busy,
-            // Several may have named it.
-            _ => return,
+enum Step {
+    Read(usize),
+    Check(usize),
+}
+
+/// What a thread has at hand in one step.
+struct Turn<'a> {
+    sets: &'a mut Sets,
+    next: &'a mut Vec<Step>,
+}
+
+/// A file on its way.
+#[derive(Default)]
+struct Place {
+    path: OnceLock<StorePath>,
+    /// Somebody reads it, or has.
+    taken: AtomicBool,
+    needs: OnceLock<Vec<closure::Input>>,
+    /// What was read, until it is checked.
+    draft: Mutex<Option<Draft>>,
+    /// How many of its inputs are not checked; one more while these are being counted.
+    waiting: AtomicUsize,
+    /// Those that wait for it.
+    dependents: Mutex<Vec<usize>>,
+    checked: OnceLock<Checked>,
+}
+
+/// What is kept of a file in which nothing is wrong.
+struct Checked {
+    outline: Arc<Outline>,
+    /// The names of its outputs, and its identity: what its dependents have to know.
+    outputs: Arc<BTreeSet<String>>,
+    modulo: Modulo,
+}
+
+struct Reading<'a, S> {
+    source: &'a S,
+    numbers: Numbers,
+    /// By number.
+    places: Arena<Place>,
+    unread: Mutex<BTreeMap<StorePath, Problem>>,
+    refused: Mutex<BTreeMap<StorePath, derivation::Error>>,
+}
+
+impl<S: Source> Reading<'_, S> {
+    /// The number of a path, whose full text is `text`.
+    fn number(&self, text: &str, path: impl FnOnce() -> StorePath) -> usize {
+        self.numbers.of(text, |number| {
+            self.places.get(number).path.get_or_init(path);
+        })
+    }
+
+    fn read(&self, number: usize, turn: &mut Turn<'_>) {
+        let place = self.places.get(number);
+        // Several may have named it.
+        if place.taken.swap(true, Ordering::Relaxed) {
+            return;
         }
-        file.path.clone()
-    };
-    let read = read_one(&drv, source);
-    let mut found = lock(found);
-    match read {
-        Ok(draft) => found.follow(number, draft, next),
-        Err((draft, problem)) => {
-            found.unread.insert(drv, problem);
-            if let Some(draft) = draft {
-                found.follow(number, draft, next);
+        let drv = place.path();
+        match read_one(drv, self.source) {
+            Ok(draft) => {
+                self.follow(place, &draft, turn);
+                self.wait(number, draft, turn);
             }
-            found.files[number].stage = Stage::Failed;
+            Err((draft, problem)) => {
+                if let Some(draft) = draft {
+                    self.follow(place, &draft, turn);
+                }
+                lock(&self.unread).insert(drv.clone(), problem);
+            }
+        }
+    }
+
+    /// Notes what a file needs, and has it read.
+    fn follow(&self, place: &Place, draft: &Draft, turn: &mut Turn<'_>) {
+        let inputs = draft.inputs();
+        let mut needs = Vec::with_capacity(inputs.len());
+        for (path, wanted) in inputs {
+            let parse = || path.parse().expect("a draft has been looked through");
+            let position = self.number(&path, parse);
+            let outputs = turn.sets.wanted(wanted);
+            needs.push(closure::Input { position, outputs });
+            if !self.places.get(position).taken.load(Ordering::Relaxed) {
+                turn.next.push(Step::Read(position));
+            }
+        }
+        place.needs.get_or_init(|| needs);
+    }
+
+    /// Lets a file be checked once all it needs is.
+    fn wait(&self, number: usize, draft: Draft, turn: &mut Turn<'_>) {
+        let place = self.places.get(number);
+        *lock(&place.draft) = Some(draft);
+        place.waiting.store(1, Ordering::Relaxed);
+        for need in place.needs() {
+            self.places.get(need.position).tell(number, &place.waiting);
+        }
+        place.arrived(number, turn);
+    }
+
+    fn check(&self, number: usize, turn: &mut Turn<'_>) {
+        let place = self.places.get(number);
+        let Some(draft) = lock(&place.draft).take() else {
+            return;
+        };
+        let needs = place.needs().iter();
+        let inputs = needs.filter_map(|need| self.places.get(need.position).checked.get());
+        let inputs: Vec<Input<'_>> = inputs.map(Checked::as_input).collect();
+        match draft.finish(&inputs) {
+            Ok((outline, modulo)) => {
+                let outputs = turn.sets.of(&outline.outputs);
+                let outline = Arc::new(outline);
+                place.checked.get_or_init(|| Checked {
+                    outline,
+                    outputs,
+                    modulo,
+                });
+                for dependent in std::mem::take(&mut *lock(&place.dependents)) {
+                    self.places.get(dependent).arrived(dependent, turn);
+                }
+            }
+            // Its dependents are left waiting: they would only repeat it.
+            Err(error) => {
+                lock(&self.refused).insert(place.path().clone(), error);
+            }
+        }
+    }
+
+    fn found(self) -> Found {
+        let count = self.numbers.count();
+        let places = self.places.into_places().take(count);
+        Found {
+            files: places.map(File::from).collect(),
+            unread: into_inner(self.unread),
+            refused: into_inner(self.refused),
+        }
+    }
+}
+
+impl Place {
+    fn path(&self) -> &StorePath {
+        self.path.get().expect("set with its number")
+    }
+
+    fn needs(&self) -> &[closure::Input] {
+        self.needs.get().map_or(&[], Vec::as_slice)
+    }
+
+    /// Notes who is to be told when it is checked, and that it waits, unless it is checked already.
+    fn tell(&self, dependent: usize, waiting: &AtomicUsize) {
+        if self.checked.get().is_some() {
+            return;
+        }
+        let mut dependents = lock(&self.dependents);
+        // Those that were noted before are told after this is set.
+        if self.checked.get().is_none() {
+            waiting.fetch_add(1, Ordering::Relaxed);
+            dependents.push(dependent);
+        }
+    }
+
+    /// Something that it waited for is there; the last one makes it ready.
+    fn arrived(&self, number: usize, turn: &mut Turn<'_>) {
+        if self.waiting.fetch_sub(1, Ordering::AcqRel) == 1 {
+            turn.next.push(Step::Check(number));
+        }
+    }
+}
+
+impl Checked {
+    fn as_input(&self) -> Input<'_> {
+        Input {
+            outputs: &self.outputs,
+            modulo: self.modulo,
+        }
+    }
+}
+
+impl From<Place> for File {
+    fn from(place: Place) -> Self {
+        Self {
+            path: place.path.into_inner().expect("set with its number"),
+            outline: place.checked.into_inner().map(|checked| checked.outline),
+            needs: place.needs.into_inner().unwrap_or_default(),
         }
     }
 }
@@ -142,131 +273,10 @@ fn read_one(drv: &StorePath, source: &impl Source) -> Result<Draft, (Option<Draf
     }
 }
 
-fn check(number: usize, found: &Mutex<Found>, next: &mut Vec<Step>) {
-    let (drv, draft, inputs) = {
-        let mut found = lock(found);
-        let file = &mut found.files[number];
-        // What was followed under a wrong name has failed already.
-        let Stage::Waiting(_) = file.stage else {
-            return;
-        };
-        let Stage::Waiting(draft) = std::mem::replace(&mut file.stage, Stage::Busy) else {
-            return;
-        };
-        (file.path.clone(), draft, found.inputs(number))
-    };
-    let inputs: Vec<Input<'_>> = inputs
-        .iter()
-        .map(|(outputs, modulo)| Input {
-            outputs,
-            modulo: *modulo,
-        })
-        .collect();
-    let checked = match draft.finish(&inputs) {
-        Ok((outline, modulo)) => Ok((Arc::new(outline), modulo)),
-        Err(error) => Err((drv, error)),
-    };
-    lock(found).conclude(number, checked, next);
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-fn lock(found: &Mutex<Found>) -> MutexGuard<'_, Found> {
-    found.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-impl Found {
-    /// The number of a path, whose full text is `text`.
-    fn number(&mut self, text: &str, path: impl FnOnce() -> StorePath) -> usize {
-        if let Some(&number) = self.numbers.get(text) {
-            return number;
-        }
-        let number = self.files.len();
-        self.numbers.insert(text.into(), number);
-        self.files.push(File {
-            path: path(),
-            stage: Stage::Named,
-            needs: Vec::new(),
-            waiting: 0,
-            dependents: Vec::new(),
-        });
-        number
-    }
-
-    fn shared(&mut self, wanted: Wanted<'_>) -> Arc<BTreeSet<String>> {
-        let key = wanted.key();
-        if let Some(shared) = self.outputs.get(&*key) {
-            return shared.clone();
-        }
-        let shared = Arc::new(wanted.names());
-        self.outputs.insert(key.into(), shared.clone());
-        shared
-    }
-
-    /// Notes what a file needs, and has it read.
-    fn follow(&mut self, number: usize, draft: Draft, next: &mut Vec<Step>) {
-        let inputs = draft.inputs();
-        let mut needs = Vec::with_capacity(inputs.len());
-        let mut waiting = 0;
-        for (path, wanted) in inputs {
-            let parse = || path.parse().expect("a draft has been looked through");
-            let input = self.number(&path, parse);
-            let outputs = self.shared(wanted);
-            needs.push(closure::Input {
-                position: input,
-                outputs,
-            });
-            let file = &mut self.files[input];
-            if !file.is_checked() {
-                waiting += 1;
-                file.dependents.push(number);
-            }
-            if matches!(file.stage, Stage::Named) {
-                next.push(Step::Read(input));
-            }
-        }
-        let file = &mut self.files[number];
-        file.needs = needs;
-        file.waiting = waiting;
-        file.stage = Stage::Waiting(draft);
-        if waiting == 0 {
-            next.push(Step::Check(number));
-        }
-    }
-
-    /// What a file needs; all of it was checked.
-    fn inputs(&self, number: usize) -> Vec<Facts> {
-        let needs = self.files[number].needs.iter();
-        let checked = needs.filter_map(|need| match &self.files[need.position].stage {
-            Stage::Checked(checked) => Some(checked.facts.clone()),
-            _ => None,
-        });
-        checked.collect()
-    }
-
-    /// Dependents of what was refused are left waiting: they would only repeat it.
-    fn conclude(
-        &mut self,
-        number: usize,
-        checked: Result<(Arc<Outline>, Modulo), (StorePath, derivation::Error)>,
-        next: &mut Vec<Step>,
-    ) {
-        match checked {
-            Err((drv, error)) => {
-                self.files[number].stage = Stage::Failed;
-                self.refused.insert(drv, error);
-            }
-            Ok((outline, modulo)) => {
-                let outputs: BTreeSet<String> =
-                    outline.outputs.keys().map(ToOwned::to_owned).collect();
-                let facts = (self.shared(Wanted::Named(&outputs)), modulo);
-                self.files[number].stage = Stage::Checked(Checked { outline, facts });
-                for dependent in std::mem::take(&mut self.files[number].dependents) {
-                    let file = &mut self.files[dependent];
-                    file.waiting -= 1;
-                    if file.waiting == 0 && matches!(file.stage, Stage::Waiting(_)) {
-                        next.push(Step::Check(dependent));
-                    }
-                }
-            }
-        }
-    }
+fn into_inner<T>(mutex: Mutex<T>) -> T {
+    mutex.into_inner().unwrap_or_else(PoisonError::into_inner)
 }

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use rusqlite::OptionalExtension;
 
 use super::Database;
-use crate::nix::{STORE_DIR, StorePath};
+use crate::nix::{STORE_DIR, StorePath, full_text};
 use crate::store::Error;
 
 const SELECT_PATH: &str = "select id, path, hash, registrationTime, deriver, narSize, ultimate, \
@@ -81,7 +81,7 @@ impl Database {
     fn merge(&self, paths: &[StorePath]) -> Result<Vec<usize>, Error> {
         let mut statement = self.prepare(SELECT_ALL)?;
         let mut rows = statement.query([]).map_err(|error| self.error(error))?;
-        let paths = paths.iter().map(StorePath::to_absolute_path);
+        let paths = paths.iter().map(full_text);
         let mut paths = paths.enumerate().peekable();
         let mut which = Vec::new();
         while paths.peek().is_some()
