@@ -190,16 +190,17 @@ pub(super) fn sha256(text: &str) -> String {
     hash.digest_as_bytes().iter().fold(String::new(), digits)
 }
 
-/// The files below a directory that hold any of these texts. Nothing is skipped: root reads all.
+/// The files below a directory that hold any of these texts. Nothing is skipped: root reads all. What
+/// a daemon removes meanwhile is not there.
 pub(super) fn holding(directory: &Path, needles: &[&str]) -> Vec<PathBuf> {
     let mut found = Vec::new();
-    for entry in fs_err::read_dir(directory).unwrap() {
+    for entry in there(fs_err::read_dir(directory)).into_iter().flatten() {
         let entry = entry.unwrap();
         let (path, kind) = (entry.path(), entry.file_type().unwrap());
         if kind.is_dir() {
             found.extend(holding(&path, needles));
         } else if kind.is_file() {
-            let bytes = fs_err::read(&path).unwrap();
+            let bytes = there(fs_err::read(&path)).unwrap_or_default();
             let holds = |needle: &&str| {
                 bytes
                     .windows(needle.len())
@@ -211,6 +212,14 @@ pub(super) fn holding(directory: &Path, needles: &[&str]) -> Vec<PathBuf> {
         }
     }
     found
+}
+
+/// What was read, or nothing if it is gone.
+fn there<T>(read: std::io::Result<T>) -> Option<T> {
+    match read {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => None,
+        other => Some(other.unwrap()),
+    }
 }
 
 #[test]

@@ -146,7 +146,8 @@ pub enum ToAgent {
     Unsettled {
         /// The run's id.
         run: String,
-        /// Which pipeline it is.
+        /// Which pipeline it is; empty from a conductor that does not say.
+        #[serde(default)]
         pipeline: String,
         /// The names of its effects, for records that do not say whose they are.
         effects: Vec<String>,
