@@ -8,7 +8,7 @@ use std::sync::mpsc::Sender;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::engine::EngineEvent;
-use crate::tunnel::{self, Decoder, Frame, FromAgent, Limits, ToAgent, encode, frame};
+use crate::tunnel::{self, Decoder, Frame, FrameError, FromAgent, Limits, ToAgent, encode, frame};
 
 /// What the conductor's loop hears of.
 #[derive(Debug)]
@@ -213,14 +213,49 @@ impl Reader {
         None
     }
 
-    fn next(&mut self) -> std::io::Result<Option<Frame>> {
+    /// A stream that breaks has ended: who is killed with something unread resets it.
+    fn next(&mut self) -> Result<Option<Frame>, FrameError> {
         loop {
-            if let Some(frame) = self.decoder.next_frame().map_err(std::io::Error::other)? {
+            if let Some(frame) = self.decoder.next_frame()? {
                 return Ok(Some(frame));
             }
-            if self.decoder.read(&mut self.stream)? == 0 {
+            if matches!(self.decoder.read(&mut self.stream), Ok(0) | Err(_)) {
                 return Ok(None);
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc::channel;
+
+    use super::*;
+
+    #[test]
+    fn an_agent_that_dies_with_something_unread_has_only_closed_its_end() {
+        let place = tempfile::tempdir().unwrap();
+        let (tell, heard) = channel();
+        let _listening = Listening::start(place.path().join("tunnel"), tell).unwrap();
+        let mut agent = UnixStream::connect(place.path().join("tunnel")).unwrap();
+        let hello = FromAgent::Hello {
+            version: tunnel::VERSION,
+            nonce: "n".to_owned(),
+            store: String::new(),
+            instance: String::new(),
+        };
+        agent.write_all(&encode(&Frame::message(&hello))).unwrap();
+        let connected = heard.recv().unwrap();
+        assert!(
+            matches!(connected, Happening::Connected { .. }),
+            "{connected:?}"
+        );
+        // The welcome is not read.
+        drop(agent);
+        let closed = heard.recv().unwrap();
+        assert!(
+            matches!(closed, Happening::Closed { reason: None, .. }),
+            "{closed:?}"
+        );
     }
 }
