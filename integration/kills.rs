@@ -224,10 +224,10 @@ fn codes(blow: Blow) -> &'static [i32] {
     }
 }
 
-/// How soon a struck command ends; one that lost an agent may go on with the rest.
+/// How soon a struck command ends; one that lost an agent or the helper goes on with the rest.
 fn prompt(blow: Blow) -> Duration {
     match blow {
-        Blow::KillAgent => Duration::from_secs(10),
+        Blow::KillAgent | Blow::KillHelper => Duration::from_secs(20),
         _ => Duration::from_secs(4),
     }
 }

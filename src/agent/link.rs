@@ -1,6 +1,5 @@
 //! The agent's end of the tunnel, which is also its lifeline.
 
-use std::collections::VecDeque;
 use std::io::{Read, Write};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::net::UnixStream;
@@ -36,7 +35,6 @@ const PIECE: usize = 256 << 10;
 pub struct Link {
     stream: UnixStream,
     decoder: Decoder,
-    inbox: VecDeque<Frame>,
 }
 
 impl Link {
@@ -46,7 +44,6 @@ impl Link {
         Ok(Self {
             stream,
             decoder: Decoder::new(Limits::GREETING),
-            inbox: VecDeque::new(),
         })
     }
 
@@ -79,45 +76,49 @@ impl Link {
 
     /// Waits for the next message.
     pub fn hear(&mut self) -> Result<ToAgent, Lost> {
-        match self.next_frame()? {
-            Frame::Message(payload) => frame::parse(&payload).map_err(Lost::Protocol),
-            Frame::Data(_) => Err(Lost::OutOfPlace { what: "data" }),
-            Frame::Log(_) => Err(Lost::OutOfPlace { what: "a log" }),
-        }
+        message(self.next_frame()?)
     }
 
     /// Waits for the next frame.
     pub fn next_frame(&mut self) -> Result<Frame, Lost> {
         loop {
-            if let Some(frame) = self.inbox.pop_front() {
+            if let Some(frame) = self.frame()? {
                 return Ok(frame);
             }
             self.pump()?;
         }
     }
 
-    /// Reads once (call it when the descriptor is readable, or to wait) and sorts what came.
+    /// Reads once: call it when the descriptor is readable, or to wait.
     pub fn pump(&mut self) -> Result<(), Lost> {
-        let count = self.decoder.read(&mut self.stream).map_err(Lost::Broken)?;
-        if count == 0 {
-            return Err(Lost::Closed);
+        match self.decoder.read(&mut self.stream) {
+            Ok(0) => Err(Lost::Closed),
+            Ok(_) => Ok(()),
+            Err(error) => Err(Lost::Broken(error)),
         }
-        while let Some(frame) = self.decoder.next_frame().map_err(Lost::Protocol)? {
-            self.inbox.push_back(frame);
-        }
-        Ok(())
     }
 
     /// Takes a message that has come already, without waiting.
     pub fn heard(&mut self) -> Result<Option<ToAgent>, Lost> {
-        if self.inbox.is_empty() {
-            return Ok(None);
-        }
-        self.hear().map(Some)
+        self.frame()?.map(message).transpose()
+    }
+
+    /// Takes a frame that has come already. How long one may be is asked only now: what follows a
+    /// greeting may have come with it, and may be longer.
+    fn frame(&mut self) -> Result<Option<Frame>, Lost> {
+        self.decoder.next_frame().map_err(Lost::Protocol)
     }
 
     fn write(&mut self, frame: &Frame) -> Result<(), Lost> {
         self.stream.write_all(&encode(frame)).map_err(Lost::Broken)
+    }
+}
+
+fn message(frame: Frame) -> Result<ToAgent, Lost> {
+    match frame {
+        Frame::Message(payload) => frame::parse(&payload).map_err(Lost::Protocol),
+        Frame::Data(_) => Err(Lost::OutOfPlace { what: "data" }),
+        Frame::Log(_) => Err(Lost::OutOfPlace { what: "a log" }),
     }
 }
 
@@ -193,5 +194,33 @@ impl Read for Data<'_> {
         buffer[..count].copy_from_slice(&rest[..count]);
         self.at += count;
         Ok(count)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::net::UnixListener;
+
+    use super::*;
+    use crate::tunnel::{self, MAX_GREETING};
+
+    #[test]
+    fn what_follows_a_greeting_may_come_with_it_and_be_longer() {
+        let place = tempfile::tempdir().unwrap();
+        let socket = place.path().join("tunnel");
+        let listener = UnixListener::bind(&socket).unwrap();
+        let mut link = Link::connect(&socket).unwrap();
+        let version = tunnel::VERSION;
+        let welcome = encode(&Frame::message(&ToAgent::Welcome { version }));
+        let links = vec!["long".repeat(MAX_GREETING)];
+        let keep = encode(&Frame::message(&ToAgent::Keep { links }));
+        let conductor = std::thread::spawn(move || {
+            let (mut stream, _) = listener.accept().unwrap();
+            stream.write_all(&[welcome, keep].concat()).unwrap();
+        });
+        assert!(matches!(link.hear().unwrap(), ToAgent::Welcome { .. }));
+        link.greeted();
+        assert!(matches!(link.hear().unwrap(), ToAgent::Keep { .. }));
+        conductor.join().unwrap();
     }
 }
