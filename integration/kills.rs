@@ -227,7 +227,7 @@ fn codes(blow: Blow) -> &'static [i32] {
 /// How soon a struck command ends; one that lost an agent or the helper goes on with the rest.
 fn prompt(blow: Blow) -> Duration {
     match blow {
-        Blow::KillAgent | Blow::KillHelper => Duration::from_secs(20),
+        Blow::KillAgent | Blow::KillHelper => Duration::from_secs(10),
         _ => Duration::from_secs(4),
     }
 }
