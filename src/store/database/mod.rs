@@ -1,11 +1,13 @@
 //! Nix's database: which paths are valid and what they refer to (Nix spec §6.2, §6.3).
 
+mod memory;
 mod query;
 mod register;
 
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+use memory::Memory;
 pub use query::PathInfo;
 pub use register::Registration;
 use rusqlite::{
@@ -56,6 +58,7 @@ pub struct Database {
     path: PathBuf,
     connection: Connection,
     patience: std::cell::Cell<Duration>,
+    memory: Memory,
 }
 
 impl Database {
@@ -113,6 +116,7 @@ impl Database {
             path,
             connection,
             patience: std::cell::Cell::new(PATIENCE),
+            memory: Memory::default(),
         };
         database.set_patience(PATIENCE)?;
         Ok(database)

@@ -123,6 +123,7 @@ impl Database {
         roots: impl IntoIterator<Item = &'a StorePath>,
     ) -> Result<BTreeMap<StorePath, PathInfo>, Error> {
         let _snapshot = self.snapshot()?;
+        self.check_memory()?;
         let mut closure = BTreeMap::new();
         let mut queue: Vec<StorePath> = roots.into_iter().cloned().collect();
         while let Some(path) = queue.pop() {
@@ -130,7 +131,7 @@ impl Database {
                 continue;
             }
             let info = self
-                .info(&path)?
+                .recall(&path)?
                 .ok_or_else(|| Error::Invalid { path: path.clone() })?;
             queue.extend(info.references.iter().cloned());
             closure.insert(path, info);

@@ -77,6 +77,7 @@ impl Database {
         let sigs = Some(registration.signatures.join(" ")).filter(|text| !text.is_empty());
         let ca = &registration.ca;
         if let Some(id) = self.id(&registration.path)? {
+            self.memory.forget(&registration.path);
             self.prepare(UPDATE_PATH)?
                 .execute(params![id, hash, size, ultimate, sigs, ca])
                 .map_err(|error| self.error(error))?;

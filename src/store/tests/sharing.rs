@@ -143,3 +143,38 @@ fn a_collector_at_work_is_told_before_a_root_counts() {
     drop(guard);
     rustix::fs::flock(&lock, FlockOperation::NonBlockingLockExclusive).unwrap();
 }
+
+#[test]
+fn what_others_write_is_not_answered_from_memory() {
+    let scene = Scene::new();
+    let (ours, theirs) = (scene.open(), scene.open());
+    let [a, b, c] = ['a', 'b', 'c'].map(|digit| path(digit, "x"));
+    let base = [registration(&a, &[]), registration(&b, &[&a])];
+    ours.register(&base).unwrap();
+    let closure = |root: &StorePath| {
+        let closure = ours.closure([root])?;
+        Ok::<_, Error>(closure.into_keys().collect::<Vec<_>>())
+    };
+    assert_eq!(closure(&b).unwrap(), [a.clone(), b.clone()]);
+    // What this store itself adds or changes.
+    ours.register([&registration(&c, &[&b])]).unwrap();
+    assert_eq!(closure(&c).unwrap(), [a.clone(), b.clone(), c.clone()]);
+    let again = Registration {
+        nar_size: 121,
+        ..registration(&b, &[&a])
+    };
+    ours.register([&again]).unwrap();
+    assert_eq!(ours.closure([&b]).unwrap()[&b].nar_size, Some(121));
+    // What another adds, and what a collector takes.
+    theirs.register([&registration(&b, &[&a, &b])]).unwrap();
+    assert!(ours.closure([&b]).unwrap()[&b].references.contains(&b));
+    let sql = scene.sql();
+    sql.pragma_update(None, "foreign_keys", 1).unwrap();
+    let delete = |path: &StorePath| {
+        let sql = sql.execute("delete from ValidPaths where path = ?", [path.to_string()]);
+        assert_eq!(sql.unwrap(), 1);
+    };
+    delete(&c);
+    assert!(matches!(closure(&c), Err(Error::Invalid { path }) if path == c));
+    assert_eq!(closure(&b).unwrap(), [a, b]);
+}
