@@ -26,6 +26,7 @@ mod eval;
 mod graphs;
 mod hardship;
 mod harness;
+mod inputs;
 mod installables;
 mod jobs;
 mod kills;

@@ -14,6 +14,7 @@ use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
+use crate::agent::kept::Kept;
 use crate::agent::link::Lost;
 use crate::agent::outputs::Collect;
 use crate::agent::room::{BUILD_DIR, Network, Program, Room, RoomError, Writes};
@@ -21,7 +22,7 @@ use crate::agent::slot_dirs::SlotDirs;
 use crate::agent::tools::tools;
 use crate::agent::users::{BuildUser, UsersError};
 use crate::agent::watch::{End, Limits, Watch, WatchError};
-use crate::agent::{Agent, Shape, USER_POOL, end, points};
+use crate::agent::{Agent, Shape, USER_POOL, end};
 use crate::event::Failure;
 use crate::nix::StorePath;
 use crate::nix::derivation::{self, Kvm, Level, Parsed, Recipe, Systems};
@@ -344,7 +345,7 @@ impl Agent {
     ) -> Result<End, Interrupted> {
         let owner = (room.user.uid, room.user.gid);
         let terminal = sandbox::pty(Some(owner)).map_err(|error| Interrupted::machine(&error))?;
-        let child = match room.start(program, terminal.slave) {
+        let child = match room.start(program, terminal.slave, &mut self.kept) {
             Ok(child) => child,
             Err(RoomError::Start(sandbox::Error::Exec { program, source })) => {
                 let text = format!("error: executing '{program}': {source}\n");
@@ -379,14 +380,14 @@ impl Agent {
 
     /// Empties the slot for the next build.
     fn leave(&mut self, dirs: &SlotDirs, closure: &BTreeMap<StorePath, PathInfo>) {
-        match self.shape {
-            Shape::Strong => points::put_back(dirs, closure),
-            Shape::Plain => clear(dirs, closure),
+        if self.shape == Shape::Plain {
+            clear(dirs, closure);
         }
         if let Some(slot) = &self.slot
-            && slot.sweep().is_err()
+            && slot.sweep(&self.kept.points()).is_err()
         {
             // What cannot be swept now is swept by the next lease; build elsewhere meanwhile.
+            self.kept = Kept::default();
             self.slot = None;
         }
     }

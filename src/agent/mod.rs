@@ -24,10 +24,11 @@ pub mod entered;
 pub mod export;
 pub mod housekeeping;
 pub mod image;
+pub mod inputs;
 pub mod install;
+pub mod kept;
 pub mod link;
 pub mod outputs;
-pub mod points;
 pub mod probe;
 pub mod records;
 pub mod room;
@@ -43,6 +44,7 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use kept::Kept;
 use link::{Link, Lost};
 use users::Users;
 
@@ -207,6 +209,8 @@ pub struct Agent {
     pub shape: Shape,
     /// Who builders may be.
     pub users: Users,
+    /// What it keeps from build to build.
+    pub kept: Kept,
     /// The slot this agent builds in, once it has one.
     pub slot: Option<crate::store::Slot>,
     /// The op's nonce, which begins the ids of its attempts.
@@ -268,6 +272,7 @@ pub fn run(orders: &Orders) -> i32 {
         store,
         shape: orders.shape,
         users,
+        kept: Kept::default(),
         slot: None,
         nonce,
         attempts: 0,
@@ -370,6 +375,7 @@ impl Agent {
                         return self.link.say(&answer);
                     }
                     self.link.say_all(&[&answer, &FromAgent::Idle])?;
+                    self.kept.rest();
                 }
                 ToAgent::Effect(job) => {
                     let answer = self.effect(&job)?;

@@ -10,13 +10,15 @@ use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
+use crate::agent::inputs::Seen;
+use crate::agent::kept::Kept;
 use crate::agent::slot_dirs::SlotDirs;
 use crate::agent::users::BuildUser;
-use crate::agent::{Shape, image, points};
+use crate::agent::{Shape, image};
 use crate::nix::{InStore, StorePath};
 use crate::sandbox::{
-    Access, Cage, Child, Entry, Filter, Identity, Missing, Namespaces, Personality, Process,
-    devices,
+    Access, Cage, Child, Entry, Filter, Ground, Identity, Missing, Namespaces, Personality,
+    Process, Tree, devices,
 };
 use crate::store::{NixDir, PathInfo};
 use crate::tunnel::{EffectRoot, SandboxPath};
@@ -125,6 +127,7 @@ impl Room<'_> {
         &self,
         program: Program,
         output: std::os::fd::OwnedFd,
+        kept: &mut Kept,
     ) -> Result<Child, RoomError> {
         self.prepare_directories()?;
         let process = Process {
@@ -141,19 +144,37 @@ impl Room<'_> {
             personality: program.personality,
             filter: program.filter,
         };
-        let cage = match self.shape {
+        let child = match self.shape {
             Shape::Strong => {
-                if self.writes == Writes::Slot {
-                    points::lay(self.slot, self.dir, self.closure.keys());
-                }
-                Some(self.cage()?)
+                let seen = (self.writes == Writes::Slot).then(|| kept.show(self));
+                kept.start(&self.cage(seen.transpose()?)?, process)
             }
             Shape::Plain => {
                 self.furnish_op()?;
-                None
+                crate::sandbox::spawn(None, process)
             }
         };
-        crate::sandbox::spawn(cage.as_ref(), process).map_err(RoomError::Start)
+        let child = child.map_err(RoomError::Start)?;
+        if self.shape == Shape::Strong && self.writes == Writes::Slot {
+            kept.prepare(self.ground(), &child);
+        }
+        Ok(child)
+    }
+
+    /// What of the room can be made before it is known for what.
+    fn ground(&self) -> Ground {
+        Ground {
+            root: self.slot.root.clone(),
+            root_mode: 0o755,
+            namespaces: Namespaces {
+                pid: true,
+                ipc: true,
+                uts: true,
+                net: self.network == Network::Private,
+            },
+            hostname: Some("localhost".to_owned()),
+            unwanted: Some(self.slot.shelf.clone()),
+        }
     }
 
     fn identity(&self) -> Identity {
@@ -203,17 +224,16 @@ impl Room<'_> {
         set(&self.slot.temporary, 0o1777, (0, 0))
     }
 
-    /// The places to write to, with the inputs in the store.
-    fn places(&self) -> Vec<Entry> {
-        let inputs = self.closure.keys().map(|path| self.input(path));
-        if self.writes == Writes::Slot {
+    /// The places to write to, with the inputs in the store; those that are not seen already.
+    fn places(&self, seen: Option<&Seen>) -> Vec<Entry> {
+        if let Some(seen) = seen {
             let build = bind(&self.slot.build, BUILD_DIR, Access::ReadWrite);
             let temporary = bind(&self.slot.temporary, "/tmp", Access::ReadWrite);
-            let store = bind(&self.slot.store, "/nix/store", Access::ReadWrite);
-            return [build, temporary, store]
-                .into_iter()
-                .chain(inputs)
-                .collect();
+            let links = seen.links.iter().map(|(path, target)| Entry::Symlink {
+                path: PathBuf::from(path.to_string()),
+                target: target.clone(),
+            });
+            return [build, temporary].into_iter().chain(links).collect();
         }
         let home = Entry::Directory {
             path: BUILD_DIR.into(),
@@ -226,7 +246,7 @@ impl Room<'_> {
             return places;
         }
         places.push(tmpfs("/nix/store", 0o755));
-        places.extend(inputs);
+        places.extend(self.closure.keys().map(|path| self.input(path)));
         places.push(Entry::Chmod {
             path: "/nix/store".into(),
             mode: 0o555,
@@ -235,13 +255,13 @@ impl Room<'_> {
     }
 
     /// The room as a cage of our own.
-    fn cage(&self) -> Result<Cage, RoomError> {
+    fn cage(&self, seen: Option<Seen>) -> Result<Cage, RoomError> {
         let mut entries = vec![Entry::Directory {
             path: "/".into(),
             mode: 0o750,
             owner: (0, self.user.gid),
         }];
-        entries.extend(self.places());
+        entries.extend(self.places(seen.as_ref()));
         match self.root {
             EffectRoot::Empty => entries.extend(self.etc()),
             EffectRoot::Image => entries.extend(image::entries(Path::new("/"))?),
@@ -281,17 +301,14 @@ impl Room<'_> {
                 entries.push(file(path, contents));
             }
         }
+        let store = seen.map(|seen| Tree {
+            tree: seen.tree,
+            target: "/nix/store".into(),
+        });
         Ok(Cage {
-            root: self.slot.root.clone(),
-            root_mode: 0o755,
+            ground: self.ground(),
+            trees: store.into_iter().collect(),
             entries,
-            namespaces: Namespaces {
-                pid: true,
-                ipc: true,
-                uts: true,
-                net: self.network == Network::Private,
-            },
-            hostname: Some("localhost".to_owned()),
         })
     }
 

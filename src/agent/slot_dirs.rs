@@ -19,6 +19,8 @@ pub struct SlotDirs {
     pub temporary: PathBuf,
     /// An empty directory for the root to be mounted on.
     pub root: PathBuf,
+    /// Where the inputs are mounted on top of `store`.
+    pub shelf: PathBuf,
     /// A stock of mount points.
     pub points: PathBuf,
 }
@@ -32,6 +34,7 @@ impl SlotDirs {
             build: slot.build_dir(),
             temporary: slot.temporary_dir(),
             root: slot.root_dir(),
+            shelf: slot.shelf_dir(),
             points: slot.points_dir(),
         }
     }
@@ -45,6 +48,7 @@ impl SlotDirs {
             build: PathBuf::from(BUILD_DIR),
             temporary: PathBuf::from("/tmp"),
             root: base.join("root"),
+            shelf: base.join("shelf"),
             points: base.join("points"),
         }
     }

@@ -15,36 +15,60 @@ use rustix::mount::{
 use rustix::net::{AddressFamily, SocketFlags, SocketType};
 
 use super::error::{Error, Step};
-use super::{Access, Cage, Entry, Missing, sys};
+use super::{Access, Entry, Ground, Missing, Tree, sys};
 
 /// The mode of parents and mount points that nobody described.
 const PARENT: u32 = 0o755;
 
-/// Makes the cage and enters it; the calling process is alone in new namespaces.
-pub(super) fn enter(cage: &Cage) -> Result<(), Error> {
-    // Modes are meant exactly.
-    let umask = rustix::process::umask(Mode::empty());
-    let old = enter_root(&cage.root, cage.root_mode)?;
-    for entry in &cage.entries {
-        make(entry, &old)?;
-    }
-    if cage.namespaces.net {
+/// A new root that is entered and not furnished yet.
+pub(super) struct Entered {
+    old: OwnedFd,
+}
+
+/// Makes the ground of a cage and enters it; the calling process is alone in new namespaces.
+pub(super) fn enter(ground: &Ground) -> Result<Entered, Error> {
+    let old = enter_root(ground)?;
+    if ground.namespaces.net {
         raise_loopback()?;
     }
-    if cage.namespaces.uts {
-        name(cage.hostname.as_deref())?;
+    if ground.namespaces.uts {
+        name(ground.hostname.as_deref())?;
     }
-    leave_root(&old)?;
-    rustix::process::umask(umask);
-    Ok(())
+    Ok(Entered { old })
+}
+
+impl Entered {
+    /// Puts everything in its place; from then on there is nothing but the cage.
+    pub(super) fn furnish(self, trees: &[Tree], entries: &[Entry]) -> Result<(), Error> {
+        // Modes are meant exactly.
+        let umask = rustix::process::umask(Mode::empty());
+        for Tree { tree, target } in trees {
+            make_directory(target, PARENT).map_err(Error::at(Step::MountPoint, target))?;
+            attach(tree, target)?;
+        }
+        for entry in entries {
+            make(entry, &self.old)?;
+        }
+        leave_root(&self.old)?;
+        rustix::process::umask(umask);
+        Ok(())
+    }
+}
+
+/// Lets nothing that is mounted here appear elsewhere, and nothing of elsewhere here.
+pub(super) fn be_private() -> Result<(), Error> {
+    let private = MountPropagationFlags::PRIVATE | MountPropagationFlags::REC;
+    rustix::mount::mount_change("/", private).map_err(Error::at(Step::DetachMounts, "/"))
 }
 
 /// Mounts the new root and makes it `/`. The old one stays mounted over it, where only its
 /// descriptor leads.
-fn enter_root(root: &Path, mode: u32) -> Result<OwnedFd, Error> {
-    // What is mounted here must not appear outside, and nothing of the outside here.
-    let private = MountPropagationFlags::PRIVATE | MountPropagationFlags::REC;
-    rustix::mount::mount_change("/", private).map_err(Error::at(Step::DetachMounts, "/"))?;
+fn enter_root(ground: &Ground) -> Result<OwnedFd, Error> {
+    let (root, mode) = (&ground.root, ground.root_mode);
+    be_private()?;
+    if let Some(unwanted) = &ground.unwanted {
+        forget(unwanted)?;
+    }
     let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
     let old =
         rustix::fs::open("/", flags, Mode::empty()).map_err(Error::at(Step::HoldRoot, "/"))?;
@@ -59,6 +83,14 @@ fn enter_root(root: &Path, mode: u32) -> Result<OwnedFd, Error> {
     // With the same place twice no directory for the old root is needed.
     rustix::process::pivot_root(".", ".").map_err(Error::at(Step::PivotRoot, root))?;
     Ok(old)
+}
+
+/// Unmounts something, if anything is mounted there.
+fn forget(place: &Path) -> Result<(), Error> {
+    match rustix::mount::unmount(place, UnmountFlags::DETACH) {
+        Ok(()) | Err(Errno::INVAL | Errno::NOENT) => Ok(()),
+        Err(error) => Err(Error::at(Step::DetachMounts, place)(error)),
+    }
 }
 
 fn leave_root(old: &OwnedFd) -> Result<(), Error> {
@@ -143,23 +175,36 @@ fn find(old: &OwnedFd, source: &Path) -> Result<OwnedFd, Errno> {
     }
 }
 
-fn bind(found: &OwnedFd, source: &Path, target: &Path, access: Access) -> Result<(), Error> {
+pub(super) fn bind(
+    found: &OwnedFd,
+    source: &Path,
+    target: &Path,
+    access: Access,
+) -> Result<(), Error> {
     let kind = rustix::fs::fstat(found)
         .map_err(Error::at(Step::Source, source))?
         .st_mode;
     let kind = FileType::from_raw_mode(kind);
-    // All below too: in a user namespace the kernel lets nobody look under a mount.
+    let tree = copy(found).map_err(Error::at(Step::CloneTree, source))?;
+    sys::add_mount_attributes(tree.as_fd(), attributes(kind, access))
+        .map_err(Error::at(Step::Attributes, source))?;
+    mount_point(target, kind).map_err(Error::at(Step::MountPoint, target))?;
+    attach(&tree, target)
+}
+
+/// Copies what is mounted at a place, attached nowhere. All below too: in a user namespace the
+/// kernel lets nobody look under a mount.
+pub(super) fn copy(place: &OwnedFd) -> Result<OwnedFd, Errno> {
     let flags = OpenTreeFlags::OPEN_TREE_CLONE
         | OpenTreeFlags::OPEN_TREE_CLOEXEC
         | OpenTreeFlags::AT_EMPTY_PATH
         | OpenTreeFlags::AT_RECURSIVE;
-    let tree =
-        rustix::mount::open_tree(found, "", flags).map_err(Error::at(Step::CloneTree, source))?;
-    sys::add_mount_attributes(tree.as_fd(), attributes(kind, access))
-        .map_err(Error::at(Step::Attributes, source))?;
-    mount_point(target, kind).map_err(Error::at(Step::MountPoint, target))?;
+    rustix::mount::open_tree(place, "", flags)
+}
+
+fn attach(tree: &OwnedFd, target: &Path) -> Result<(), Error> {
     let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH | MoveMountFlags::MOVE_MOUNT_T_SYMLINKS;
-    rustix::mount::move_mount(&tree, "", CWD, target, flags)
+    rustix::mount::move_mount(tree, "", CWD, target, flags)
         .map_err(Error::at(Step::MoveTree, target))
 }
 

@@ -3,6 +3,7 @@
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
+use rustix::fs::{Mode, OFlags};
 use rustix::process::{Signal, WaitId, WaitIdOptions, WaitIdStatus};
 
 use super::error::Error;
@@ -39,6 +40,14 @@ impl Child {
     /// Its id, as the caller sees it.
     pub fn pid(&self) -> u32 {
         self.pid
+    }
+
+    /// Holds what is mounted for it. The kernel takes that down when nobody holds it any more, and
+    /// the last to do so waits for it: the process itself, before its end is seen.
+    pub fn hold_mounts(&self) -> Option<OwnedFd> {
+        let flags = OFlags::RDONLY | OFlags::CLOEXEC;
+        let place = format!("/proc/{}/ns/mnt", self.pid);
+        rustix::fs::open(place, flags, Mode::empty()).ok()
     }
 
     /// Kills it, and if it is process 1 of a namespace all others there. One that has ended is

@@ -1,9 +1,12 @@
 //! Processes in prepared roots: namespaces, mounts, ids, seccomp, terminals.
 //!
 //! This module knows nothing of Nix's store or of ours; it makes what others describe. A [`Cage`]
-//! is what a process finds when it wakes: a root of its own, made entry by entry, and namespaces.
-//! A [`Process`] is what is executed there and with which identity. [`spawn()`] executes a program,
-//! [`spawn_call`] runs a function of this executable as process 1 of a cage.
+//! is what a process finds when it wakes: namespaces and a root of its own, the [`Ground`], furnished
+//! entry by entry. A [`Process`] is what is executed there and with which identity. [`spawn()`]
+//! executes a program, [`spawn_call`] runs a function of this executable as process 1 of a cage.
+//!
+//! Two things are there for haste. A [`Standby`] is a process that has a ground already, and waits to
+//! hear what else; a [`Nursery`] makes such processes. A [`Shelf`] is a directory with binds on it, of which each cage gets a copy.
 //!
 //! The order of steps, all in the child and each of them a [`Step`] of the error it may end in:
 //!
@@ -11,8 +14,8 @@
 //! |---|---|
 //! | signals reset, death of the parent arranged, new session | nothing may outlive the caller |
 //! | mounts made private, a tmpfs as root, pivot | first, so that nothing made later can land outside |
-//! | entries, in the order given | sources are resolved in the old root, which is still held |
 //! | loopback, host name | need privilege over the namespaces |
+//! | trees, then entries, in the order given | sources are resolved in the old root, which is still held |
 //! | old root unmounted | from here on there is nothing but the cage |
 //! | directory, groups, ids | the last steps that need privilege |
 //! | death of the parent arranged again | a change of ids cancels it |
@@ -37,8 +40,12 @@ mod error;
 mod filter;
 pub mod ids;
 mod line;
+mod nursery;
+mod order;
 mod pty;
+mod shelf;
 mod spawn;
+mod standby;
 mod state;
 mod sys;
 #[cfg(test)]
@@ -47,23 +54,47 @@ mod tests;
 pub use child::{Child, Exit, kill_user};
 pub use devices::devices;
 pub use error::{Error, Step};
+pub use nursery::Nursery;
 pub use pty::{Pty, pty};
+pub use shelf::Shelf;
 pub use spawn::{spawn, spawn_call};
+pub use standby::Standby;
 
 /// What a process finds when it wakes.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug)]
 pub struct Cage {
+    /// What can be made before it is known what comes into it.
+    pub ground: Ground,
+    /// What is put into the root first.
+    pub trees: Vec<Tree>,
+    /// What is put into the root then, made in this order.
+    pub entries: Vec<Entry>,
+}
+
+/// New namespaces, and an empty root.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Ground {
     /// An existing directory, used as a place only: the root is a tmpfs mounted there, in a mount
     /// namespace of the child's own, so nothing is ever written into it.
     pub root: PathBuf,
     /// The mode of `/`.
     pub root_mode: u32,
-    /// What is put into the root, made in this order.
-    pub entries: Vec<Entry>,
     /// What is private besides the mounts.
     pub namespaces: Namespaces,
     /// The host name; only with [`Namespaces::uts`].
     pub hostname: Option<String>,
+    /// What is mounted outside and of no use inside, if it is: else it would be held for as long as
+    /// the cage is.
+    pub unwanted: Option<PathBuf>,
+}
+
+/// Mounts that were put together outside, and are attached as they are.
+#[derive(Debug)]
+pub struct Tree {
+    /// The mounts, attached nowhere.
+    pub tree: OwnedFd,
+    /// Where they come, inside.
+    pub target: PathBuf,
 }
 
 /// Which namespaces are new; that of mounts always is.

@@ -2,7 +2,7 @@
 
 use std::convert::Infallible;
 use std::ffi::CString;
-use std::os::fd::BorrowedFd;
+use std::os::fd::{BorrowedFd, OwnedFd};
 use std::panic::AssertUnwindSafe;
 use std::path::PathBuf;
 
@@ -12,7 +12,7 @@ use super::child::Child;
 use super::error::{Error, text};
 use super::line::{Line, Word};
 use super::sys::{self, Cloned};
-use super::{Cage, Identity, Process, cage, filter, state};
+use super::{Cage, Ground, Identity, Process, cage, filter, state};
 
 /// Starts a program, in a cage or in the caller's own root.
 ///
@@ -26,9 +26,9 @@ use super::{Cage, Identity, Process, cage, filter, state};
 /// [`Error::Exec`] if the program cannot be executed, [`Error::Step`] if it did not come to that.
 pub fn spawn(cage: Option<&Cage>, process: Process) -> Result<Child, Error> {
     let image = Image::new(&process)?;
-    let namespaces = cage.map_or(0, namespaces);
+    let namespaces = cage.map_or(0, |cage| namespaces(&cage.ground));
     let identity = process.identity;
-    start(namespaces, identity, move |line| {
+    start(namespaces, move |line| {
         match execute(cage, &process, &image, &line) {
             Ok(never) => match never {},
             Err(error) => {
@@ -37,6 +37,7 @@ pub fn spawn(cage: Option<&Cage>, process: Process) -> Result<Child, Error> {
             }
         }
     })
+    .and_then(|(child, line)| accompany(child, identity, &line))
 }
 
 /// Runs a function as a process of its own in a cage; its result is the exit code, 101 if it
@@ -54,7 +55,7 @@ pub fn spawn_call(
     keep: &[BorrowedFd<'_>],
     body: impl FnOnce() -> i32,
 ) -> Result<Child, Error> {
-    start(namespaces(cage), Identity::Same, |line| {
+    start(namespaces(&cage.ground), |line| {
         match prepare(cage, keep, &line) {
             Ok(()) => {
                 drop(line);
@@ -66,15 +67,16 @@ pub fn spawn_call(
             }
         }
     })
+    .and_then(|(child, line)| accompany(child, Identity::Same, &line))
 }
 
 /// The code of a child whose error is told over the line.
-const FAILED: i32 = 1;
+pub(super) const FAILED: i32 = 1;
 /// The code of a panic, as Rust's own.
 const PANICKED: i32 = 101;
 
 /// The texts for the kernel, made before the child is.
-struct Image {
+pub(super) struct Image {
     program: CString,
     arguments: Vec<CString>,
     environment: Vec<CString>,
@@ -82,7 +84,7 @@ struct Image {
 }
 
 impl Image {
-    fn new(process: &Process) -> Result<Self, Error> {
+    pub(super) fn new(process: &Process) -> Result<Self, Error> {
         let texts = |texts: &[Vec<u8>]| -> Result<Vec<CString>, Error> {
             texts.iter().map(|bytes| text(bytes)).collect()
         };
@@ -98,8 +100,8 @@ impl Image {
     }
 }
 
-fn namespaces(cage: &Cage) -> c_int {
-    let wanted = cage.namespaces;
+pub(super) fn namespaces(ground: &Ground) -> c_int {
+    let wanted = ground.namespaces;
     [
         (wanted.pid, CLONE_NEWPID),
         (wanted.ipc, CLONE_NEWIPC),
@@ -111,12 +113,11 @@ fn namespaces(cage: &Cage) -> c_int {
     .fold(CLONE_NEWNS, |flags, flag| flags | flag)
 }
 
-/// Makes the child and accompanies it to its program.
-fn start(
+/// Makes the child.
+pub(super) fn start(
     namespaces: c_int,
-    identity: Identity,
     body: impl FnOnce(Line) -> i32,
-) -> Result<Child, Error> {
+) -> Result<(Child, Line), Error> {
     let (ours, theirs) = Line::pair().map_err(|source| Error::Line { source })?;
     match sys::clone(namespaces).map_err(|source| Error::Clone { source })? {
         Cloned::Child => {
@@ -127,16 +128,18 @@ fn start(
         }
         Cloned::Parent { pid, pidfd } => {
             drop(theirs);
-            accompany(Child::new(pid, pidfd), identity, &ours)
+            Ok((Child::new(pid, pidfd), ours))
         }
     }
 }
 
-fn accompany(mut child: Child, identity: Identity, line: &Line) -> Result<Child, Error> {
+/// Accompanies a child to its program.
+pub(super) fn accompany(mut child: Child, identity: Identity, line: &Line) -> Result<Child, Error> {
     loop {
         let answer = match line.hear() {
             Ok(Word::Gone) => return Ok(child),
             Ok(Word::Failed(error)) => Err(error),
+            Ok(Word::Ready) => Ok(()),
             Ok(Word::NeedsMaps) => write_maps(child.pid(), identity)
                 .and_then(|()| line.allow().map_err(|source| Error::Line { source })),
             Err(source) => Err(Error::Line { source }),
@@ -173,15 +176,25 @@ fn execute(
     state::detach(line)?;
     let mut null = state::null()?;
     if let Some(cage) = cage {
-        cage::enter(cage)?;
+        cage::enter(&cage.ground)?.furnish(&cage.trees, &cage.entries)?;
         // Where the cage has one, its name means something in there.
         null = state::null().unwrap_or(null);
     }
+    become_program(process, image, &null, line)
+}
+
+/// The last steps, from the root of the program on.
+pub(super) fn become_program(
+    process: &Process,
+    image: &Image,
+    null: &OwnedFd,
+    line: &Line,
+) -> Result<Infallible, Error> {
     state::change_directory(&process.directory)?;
     state::become_user(process.identity, line)?;
     // A change of ids takes back the first one.
     state::bond(line)?;
-    state::set_streams(&null, &process.output)?;
+    state::set_streams(null, &process.output)?;
     state::limit(process.personality)?;
     if let Some(filter) = &image.filter {
         state::install_filter(filter)?;
@@ -196,6 +209,6 @@ fn prepare(cage: &Cage, keep: &[BorrowedFd<'_>], line: &Line) -> Result<(), Erro
     state::detach(line)?;
     sys::ignore_broken_pipes();
     let null = state::null()?;
-    cage::enter(cage)?;
+    cage::enter(&cage.ground)?.furnish(&cage.trees, &cage.entries)?;
     state::close_others(&null, keep, line)
 }

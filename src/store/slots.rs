@@ -1,13 +1,14 @@
 //! Slots: places where builds happen, on the store's own file system.
 //!
 //! `pontoon/slots/N/` holds `store` (where outputs are made before they are renamed into the store),
-//! `build` and `root`. A slot is leased by a lock on `N/lock`; who leases it sweeps first what a
+//! `build`, `root`, and `shelf`, where an agent has the inputs on top of that `store`. A slot is leased by a lock on `N/lock`; who leases it sweeps first what a
 //! dead build left.
 //!
 //! Who leases a slot need not be who builds in it: the agent of a plain op only has it mounted, and
 //! may outlive the lease by what it takes to finish. So it locks `N/busy` for itself ([`Occupied`]),
 //! and a slot with a builder in it is not leased, nor swept.
 
+use std::collections::BTreeSet;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
@@ -74,20 +75,17 @@ impl Slot {
             dir,
             _lock: lock,
         };
-        slot.sweep()?;
+        slot.sweep(&BTreeSet::new())?;
+        make_empty(&slot.shelf_dir(), 0o755, &BTreeSet::new())?;
         Ok(Some(slot))
     }
 
-    /// Makes the slot's directories empty, again.
-    pub fn sweep(&self) -> Result<(), Error> {
+    /// Makes the slot's directories empty, again, but for these mount points in its store.
+    pub fn sweep(&self, points: &BTreeSet<String>) -> Result<(), Error> {
         // A store directory belongs to its builders while they build: writable, but sticky.
-        for (folder, mode) in [
-            (self.store_dir(), 0o1775),
-            (self.build_dir(), 0o755),
-            (self.temporary_dir(), 0o755),
-            (self.root_dir(), 0o755),
-        ] {
-            make_empty(&folder, mode)?;
+        make_empty(&self.store_dir(), 0o1775, points)?;
+        for folder in [self.build_dir(), self.temporary_dir(), self.root_dir()] {
+            make_empty(&folder, 0o755, &BTreeSet::new())?;
         }
         Ok(())
     }
@@ -122,6 +120,11 @@ impl Slot {
         self.dir.join("points")
     }
 
+    /// Where an agent has the inputs of its builds, on top of the slot's store.
+    pub fn shelf_dir(&self) -> PathBuf {
+        self.dir.join("shelf")
+    }
+
     /// Where a build's root is put together.
     pub fn root_dir(&self) -> PathBuf {
         self.dir.join("root")
@@ -129,12 +132,12 @@ impl Slot {
 }
 
 /// A directory that is there keeps its identity: another process may have it mounted.
-fn make_empty(folder: &Path, mode: u32) -> Result<(), Error> {
+fn make_empty(folder: &Path, mode: u32, kept: &BTreeSet<String>) -> Result<(), Error> {
     if folder
         .symlink_metadata()
         .is_ok_and(|metadata| metadata.is_dir())
     {
-        tree::remove_contents(folder)?;
+        tree::remove_contents(folder, kept)?;
     } else {
         tree::remove(folder)?;
         fs_err::create_dir(folder)?;

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 
 use crate::engine::{Device, DeviceAccess, SecretValue};
 use crate::llb::{self, Exec, MountKind, Network, Op};
-use crate::sandbox::{Access, Cage, Entry, Missing, Namespaces, devices};
+use crate::sandbox::{Access, Cage, Entry, Ground, Missing, Namespaces, devices};
 
 /// What the helper knows of the machine.
 #[derive(Debug, Default)]
@@ -126,25 +126,30 @@ impl Machine {
         }
         Ok(Container {
             cage: Cage {
-                root: self.scratch.clone(),
-                root_mode: 0o755,
+                ground: self.ground(exec),
+                trees: Vec::new(),
                 entries,
-                namespaces: Namespaces {
-                    pid: true,
-                    ipc: true,
-                    uts: true,
-                    net: exec.network == Network::None,
-                },
-                hostname: Some(
-                    exec.hostname
-                        .clone()
-                        .unwrap_or_else(|| "buildkitsandbox".to_owned()),
-                ),
             },
             arguments: exec.args.clone(),
             environment,
             directory: PathBuf::from(&exec.cwd),
         })
+    }
+
+    fn ground(&self, exec: &Exec) -> Ground {
+        let hostname = exec.hostname.as_deref().unwrap_or("buildkitsandbox");
+        Ground {
+            root: self.scratch.clone(),
+            root_mode: 0o755,
+            namespaces: Namespaces {
+                pid: true,
+                ipc: true,
+                uts: true,
+                net: exec.network == Network::None,
+            },
+            hostname: Some(hostname.to_owned()),
+            unwanted: None,
+        }
     }
 
     fn device(&self, name: &str) -> Result<&Device, Refused> {

@@ -17,6 +17,7 @@ use super::sys::{self, Cloned};
 use super::*;
 
 mod cages;
+mod haste;
 mod privileged;
 mod processes;
 
@@ -125,11 +126,19 @@ fn cage(root: &Path, more: impl IntoIterator<Item = Entry>) -> Cage {
     entries.push(bind("/dev/null", "/dev/null", Access::ReadWrite));
     entries.extend(more);
     Cage {
+        ground: ground(root, ALL),
+        trees: Vec::new(),
+        entries,
+    }
+}
+
+fn ground(root: &Path, namespaces: Namespaces) -> Ground {
+    Ground {
         root: root.to_owned(),
         root_mode: 0o755,
-        entries,
-        namespaces: ALL,
-        hostname: Some("localhost".to_owned()),
+        namespaces,
+        hostname: namespaces.uts.then(|| "localhost".to_owned()),
+        unwanted: None,
     }
 }
 

@@ -215,17 +215,17 @@ fn time_of_a_cage() {
     with_scratch(|dir| {
         let build = bind(dir.join("open"), "/build", Access::ReadWrite);
         let cage = |namespaces| Cage {
-            namespaces,
+            ground: ground(&dir.join("root"), namespaces),
             ..cage(&dir.join("root"), [build.clone()])
         };
-        let line = |name: &str, cage: Option<Cage>, identity, filter| {
+        let line = |name: &str, cage: Option<&Cage>, identity, filter| {
             let mut times: Vec<_> = (0..100)
                 .map(|_| {
                     let mut process = shell("", pipe().1.into());
                     process.program = b"/usr/bin/true".to_vec();
                     (process.identity, process.filter) = (identity, filter);
                     let begin = Instant::now();
-                    let mut child = spawn(cage.as_ref(), process).unwrap();
+                    let mut child = spawn(cage, process).unwrap();
                     let started = begin.elapsed();
                     child.wait().unwrap();
                     (started, begin.elapsed())
@@ -236,18 +236,23 @@ fn time_of_a_cage() {
             format!("{name}: start {least:?} to {middle:?}, end {ended:?}\n")
         };
         let map = fs_err::read_to_string("/proc/self/uid_map").unwrap();
-        let all = Some(cage(ALL));
+        let all = cage(ALL);
         let text = [
             format!("ids {map}"),
             line("no cage", None, Identity::Same, Filter::None),
             line(
                 "cage, no net",
-                Some(cage(Namespaces { net: false, ..ALL })),
+                Some(&cage(Namespaces { net: false, ..ALL })),
                 Identity::Same,
                 Filter::None,
             ),
-            line("cage", all.clone(), Identity::Same, Filter::None),
-            line("cage, mapped, filter", all, mapped(0, 0), Filter::Nix),
+            line("cage", Some(&all), Identity::Same, Filter::None),
+            line(
+                "cage, mapped, filter",
+                Some(&all),
+                mapped(0, 0),
+                Filter::Nix,
+            ),
         ];
         std::io::stderr()
             .write_all(text.concat().as_bytes())

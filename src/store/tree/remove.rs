@@ -1,5 +1,6 @@
 //! Removing what a dead or failed build left, however it made it.
 
+use std::collections::BTreeSet;
 use std::os::fd::OwnedFd;
 use std::path::Path;
 
@@ -29,14 +30,16 @@ pub fn remove(path: &Path) -> Result<(), Error> {
     if file_type(&stat) != FileType::Directory {
         return unlink(&place, AtFlags::empty());
     }
-    empty(&place)?;
+    empty(&place, &BTreeSet::new())?;
     unlink(&place, AtFlags::REMOVEDIR)
 }
 
-/// Removes everything in the directory `path`, which stays.
-pub fn remove_contents(path: &Path) -> Result<(), Error> {
+/// Removes everything in the directory `path` but what has one of these names. The directory itself
+/// stays.
+pub fn remove_contents(path: &Path, kept: &BTreeSet<String>) -> Result<(), Error> {
     let (parent, name) = open_parent(path)?;
-    empty(&Place::new(&parent, name, path.parent().unwrap_or(path)))
+    let place = Place::new(&parent, name, path.parent().unwrap_or(path));
+    empty(&place, kept)
 }
 
 fn unlink(place: &Place<'_>, flags: AtFlags) -> Result<(), Error> {
@@ -63,14 +66,15 @@ fn open(place: &Place<'_>) -> Result<OwnedFd, Error> {
     Ok(handle)
 }
 
-fn empty(place: &Place<'_>) -> Result<(), Error> {
+fn empty(place: &Place<'_>, kept: &BTreeSet<String>) -> Result<(), Error> {
     let mut sweep = Sweep {
         top: open(place)?,
         moved: 0,
     };
     // What was moved up in one round is removed in the next.
     loop {
-        let names = names(&sweep.top, &place.path)?;
+        let mut names = names(&sweep.top, &place.path)?;
+        names.retain(|name| !str::from_utf8(name).is_ok_and(|name| kept.contains(name)));
         if names.is_empty() {
             return Ok(());
         }
