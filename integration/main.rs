@@ -8,6 +8,7 @@
 )]
 
 mod agents;
+mod ahead;
 mod bad_input;
 mod bootstrap;
 mod buildkit;

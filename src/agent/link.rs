@@ -5,7 +5,12 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 
-use crate::tunnel::{Decoder, Frame, FrameError, FromAgent, Limits, ToAgent, encode, frame};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+
+use crate::nix::StorePath;
+use crate::tunnel::{
+    BuildJob, Decoder, Frame, FrameError, FromAgent, Limits, ToAgent, encode, frame,
+};
 
 /// The conductor is gone, or speaks nonsense: whatever runs must be ended.
 #[derive(Debug, thiserror::Error)]
@@ -35,6 +40,10 @@ const PIECE: usize = 256 << 10;
 pub struct Link {
     stream: UnixStream,
     decoder: Decoder,
+    /// What is to be built after a build, of which it came to be known meanwhile.
+    pub ahead: Option<(StorePath, BuildJob)>,
+    /// A message that was looked at, and is still to be heard.
+    aside: Option<ToAgent>,
 }
 
 impl Link {
@@ -44,6 +53,8 @@ impl Link {
         Ok(Self {
             stream,
             decoder: Decoder::new(Limits::GREETING),
+            ahead: None,
+            aside: None,
         })
     }
 
@@ -76,7 +87,27 @@ impl Link {
 
     /// Waits for the next message.
     pub fn hear(&mut self) -> Result<ToAgent, Lost> {
-        message(self.next_frame()?)
+        match self.aside.take() {
+            Some(message) => Ok(message),
+            None => message(self.next_frame()?),
+        }
+    }
+
+    /// Takes notice of what is to be built next, if that has come.
+    pub fn look_ahead(&mut self) -> Result<(), Lost> {
+        let mut come = [PollFd::new(&self.stream, PollFlags::IN)];
+        let at_once = Timespec::default();
+        if self.ahead.is_none() && poll(&mut come, Some(&at_once)).is_ok_and(|count| count > 0) {
+            self.pump()?;
+        }
+        while self.ahead.is_none() && self.aside.is_none() {
+            match self.heard()? {
+                Some(ToAgent::Then { after, job }) => self.ahead = Some((after, job)),
+                Some(other) => self.aside = Some(other),
+                None => break,
+            }
+        }
+        Ok(())
     }
 
     /// Waits for the next frame.
@@ -100,7 +131,10 @@ impl Link {
 
     /// Takes a message that has come already, without waiting.
     pub fn heard(&mut self) -> Result<Option<ToAgent>, Lost> {
-        self.frame()?.map(message).transpose()
+        match self.aside.take() {
+            Some(message) => Ok(Some(message)),
+            None => self.frame()?.map(message).transpose(),
+        }
     }
 
     /// Takes a frame that has come already. How long one may be is asked only now: what follows a

@@ -6,7 +6,7 @@
 //! | subcommand | jobs |
 //! |---|---|
 //! | `store` | roots, queries, imports, slots: for as long as the run lasts |
-//! | `build DRV` | builds: one in *plain*; in *strong* it pulls the next one when it is done |
+//! | `build DRV` | builds: one in *plain*; in *strong* it pulls the next one when it is done, or was told of it before |
 //! | `effect NAME` | one effect |
 //! | `probe` | none: it tells what the op sees ([`probe`]) |
 //!
@@ -52,7 +52,7 @@ use crate::nix::StorePath;
 use crate::store::agents::{self, Held};
 use crate::store::attempts::{self, Attempt, End, Kind, Verdict};
 use crate::store::{NixDir, PathInfo, Store};
-use crate::tunnel::{self, FromAgent, MachineError, ToAgent};
+use crate::tunnel::{self, BuildJob, BuildResult, FromAgent, MachineError, ToAgent};
 
 /// The op's environment variable with its nonce.
 pub const NONCE: &str = "PONTOON_NONCE";
@@ -211,6 +211,8 @@ pub struct Agent {
     pub users: Users,
     /// What it keeps from build to build.
     pub kept: Kept,
+    /// The derivation it has built last, if its outputs are valid: what waits for them may follow.
+    pub good: Option<StorePath>,
     /// The slot this agent builds in, once it has one.
     pub slot: Option<crate::store::Slot>,
     /// The op's nonce, which begins the ids of its attempts.
@@ -273,6 +275,7 @@ pub fn run(orders: &Orders) -> i32 {
         shape: orders.shape,
         users,
         kept: Kept::default(),
+        good: None,
         slot: None,
         nonce,
         attempts: 0,
@@ -286,6 +289,15 @@ pub fn run(orders: &Orders) -> i32 {
             exit::LOST
         }
     }
+}
+
+/// Whether what was wanted of a build is valid.
+fn is_good(answer: &FromAgent) -> bool {
+    use BuildResult::{AlreadyValid, Built};
+    let FromAgent::Built { result } = answer else {
+        return false;
+    };
+    matches!(result, Built { .. } | AlreadyValid { .. })
 }
 
 /// Writes to the op's standard error what came instead of the protocol: the engine has last words
@@ -351,6 +363,23 @@ impl Agent {
         }
     }
 
+    /// Builds, and goes on with what is to be built then, as far as that is known.
+    fn build_on(&mut self, mut job: BuildJob) -> Result<(), Lost> {
+        loop {
+            let answer = self.build(&job)?;
+            self.link.say_all(&[&answer, &FromAgent::Idle])?;
+            self.good = is_good(&answer).then_some(job.drv);
+            self.link.look_ahead()?;
+            let ahead = self.link.ahead.take();
+            match ahead.filter(|(after, _)| self.good.as_ref() == Some(after)) {
+                Some((_, next)) => job = next,
+                None => break,
+            }
+        }
+        self.kept.rest();
+        Ok(())
+    }
+
     fn serve(&mut self, task: Task) -> Result<(), Lost> {
         let mut services = housekeeping::Services::default();
         // Housekeeping answers every job; only workers ask for one.
@@ -369,13 +398,16 @@ impl Agent {
                 }
                 // It came after the job had ended by itself, and the next one was asked for.
                 ToAgent::Cancel => {}
-                ToAgent::Build(job) => {
+                ToAgent::Build(job) if self.shape == Shape::Plain => {
                     let answer = self.build(&job)?;
-                    if self.shape == Shape::Plain {
-                        return self.link.say(&answer);
+                    return self.link.say(&answer);
+                }
+                ToAgent::Build(job) => self.build_on(job)?,
+                // It came after this agent had asked for another job.
+                ToAgent::Then { after, job } => {
+                    if self.good.take().is_some_and(|good| good == after) {
+                        self.build_on(job)?;
                     }
-                    self.link.say_all(&[&answer, &FromAgent::Idle])?;
-                    self.kept.rest();
                 }
                 ToAgent::Effect(job) => {
                     let answer = self.effect(&job)?;

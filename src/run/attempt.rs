@@ -18,6 +18,7 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use crate::event::{Event, Failure, Outcome};
+use crate::plan::NodeIndex;
 use crate::run::Error;
 use crate::run::course::{Course, EffectState, Job};
 use crate::run::outcome::machine;
@@ -45,6 +46,20 @@ pub(super) struct Adrift {
 }
 
 impl Adrift {
+    /// What the same agent may have gone on with, unheard; its attempts are numbered.
+    pub(super) fn followed_by(&self, next: NodeIndex) -> Option<Self> {
+        let (agent, number) = self.attempt.rsplit_once('-')?;
+        let number: u32 = number.parse().ok().filter(|_| self.heard)?;
+        Some(Self {
+            job: Job::Build(next),
+            attempt: format!("{agent}-{}", number + 1),
+            heard: false,
+            instance: self.instance.clone(),
+            started: None,
+            tail: Vec::new(),
+        })
+    }
+
     /// How long it ran, as far as anybody knows.
     pub(super) fn seconds(&self) -> f64 {
         self.started
@@ -247,6 +262,17 @@ mod tests {
         // Only what was surely never started is started again.
         assert_eq!(told(false, None), None);
         assert_eq!(told(true, Some(&AttemptStanding::NotStarted)), None);
+    }
+
+    #[test]
+    fn an_agents_attempts_are_numbered() {
+        let next = |heard| adrift(heard).followed_by(NodeIndex(7));
+        let next_heard = next(true).unwrap();
+        assert_eq!(next_heard.attempt, "r-1-2");
+        assert_eq!(next_heard.job, Job::Build(NodeIndex(7)));
+        assert!(!next_heard.heard && next_heard.started.is_none());
+        // Which one it began with is not known.
+        assert!(next(false).is_none());
     }
 
     #[test]

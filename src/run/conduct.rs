@@ -19,6 +19,8 @@ use crate::tunnel::{PathFacts, ToAgent};
 
 /// How long what runs may take to end after it was told to.
 const PATIENCE: Duration = Duration::from_secs(4);
+/// How soon an agent asks for its next build.
+const PROMPT: Duration = Duration::from_secs(1);
 /// How often it is asked whether the run is to stop.
 const TICK: Duration = Duration::from_millis(100);
 
@@ -39,6 +41,12 @@ pub(super) struct Worker {
     /// The attempt it said it had started.
     pub(super) attempt: Option<String>,
     pub(super) lines: Lines,
+    /// Since when its build is done, and no other begun.
+    pub(super) free: Option<Instant>,
+    /// What it goes on with by itself, if its build is good: it was told.
+    pub(super) next: Option<NodeIndex>,
+    /// It has gone on by itself, and is still to be heard asking for a job before that.
+    pub(super) ahead: bool,
 }
 
 /// The ops of a session.
@@ -154,11 +162,16 @@ impl<'c, 'a, 's> Conductor<'c, 'a, 's> {
         let Some(worker) = self.workers.get_mut(nonce) else {
             return;
         };
+        let next = worker.next.take();
         match worker.job.take() {
             Some(Job::Effect(index)) if !worker.given => {
                 self.course.effects[index] = EffectState::Waiting;
             }
-            _ => self.course.adrift.extend(adrift),
+            _ => {
+                let next = next.and_then(|next| adrift.as_ref()?.followed_by(next));
+                self.course.adrift.extend(adrift);
+                self.course.adrift.extend(next);
+            }
         }
     }
 
@@ -205,6 +218,19 @@ impl<'c, 'a, 's> Conductor<'c, 'a, 's> {
         self.course.options.shape == Shape::Strong || !self.slots.is_empty()
     }
 
+    /// Whether as many agents as there are builds to start will ask for one at once: what they said
+    /// last and that they ask come together. An op of its own takes much longer to begin.
+    fn is_asked_soon(&self) -> bool {
+        let asks = |worker: &&Worker| {
+            let freshly = |since: Instant| since.elapsed() < PROMPT;
+            !worker.idle && worker.speaker.is_some() && worker.free.is_some_and(freshly)
+        };
+        let waits = self.workers.values().any(|worker| worker.idle);
+        let strong = self.course.options.shape == Shape::Strong;
+        let asking = self.workers.values().filter(asks).count();
+        strong && !waits && asking > 0 && self.course.schedule.ready() <= asking
+    }
+
     fn start_what_can(&mut self) -> Result<(), Error> {
         self.course.settle_effects();
         if self.course.is_stopping() || self.storeless.is_some() {
@@ -214,6 +240,7 @@ impl<'c, 'a, 's> Conductor<'c, 'a, 's> {
             if let Some(effect) = self.course.next_effect() {
                 self.start_effect(effect)?;
             } else if self.has_place()
+                && !self.is_asked_soon()
                 && let Some(node) = self.course.schedule.take()
             {
                 self.start_build(node)?;
@@ -265,9 +292,15 @@ impl<'c, 'a, 's> Conductor<'c, 'a, 's> {
         let seconds = worker
             .started
             .map_or(0.0, |started| started.elapsed().as_secs_f64());
-        self.release(nonce);
+        let good = matches!(outcome, Outcome::Built { .. } | Outcome::AlreadyValid);
+        let next = self.release(nonce).filter(|_| good);
         let failed = matches!(outcome, Outcome::Failed { .. });
         self.course.conclude(&job, outcome, seconds);
+        if let Some(next) = next
+            && self.course.schedule.take_this(next)
+        {
+            self.go_on(nonce, next);
+        }
         if failed && self.course.options.on_failure == OnFailure::Stop {
             self.stop();
         }

@@ -268,6 +268,12 @@ impl<'a> Course<'a> {
         self.notice_cancel();
         let reason = MachineError::of(error).text;
         for adrift in std::mem::take(&mut self.adrift) {
+            if let Job::Build(node) = adrift.job
+                && self.schedule.state(node) != State::Running
+            {
+                // It was only to be gone on with.
+                continue;
+            }
             let outcome = match adrift.job {
                 Job::Effect(_) => Outcome::Unknown {
                     detail: format!("{reason}; the effect had started"),

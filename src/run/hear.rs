@@ -84,6 +84,9 @@ impl Conductor<'_, '_, '_> {
         let Some(worker) = self.workers.get_mut(nonce) else {
             return;
         };
+        if std::mem::take(&mut worker.ahead) && worker.job.is_some() {
+            return;
+        }
         match worker.job {
             // Nothing is done twice because it was asked for twice.
             Some(_) if worker.given => self.distrust(nonce, "its agent asks for another job"),
@@ -341,12 +344,14 @@ impl Conductor<'_, '_, '_> {
             .is_none_or(|worker| worker.job.is_none())
     }
 
-    /// Makes a worker free for another job; a plain one ends by itself.
-    pub(super) fn release(&mut self, nonce: &str) {
-        if let Some(worker) = self.workers.get_mut(nonce) {
-            worker.job = None;
-            worker.started = None;
-        }
+    /// Makes a worker free for another job; a plain one ends by itself. Returns what it was told to
+    /// go on with.
+    pub(super) fn release(&mut self, nonce: &str) -> Option<NodeIndex> {
+        let worker = self.workers.get_mut(nonce)?;
+        let built = matches!(worker.job.take(), Some(Job::Build(_)));
+        worker.free = built.then(Instant::now);
+        worker.started = None;
+        worker.next.take()
     }
 
     fn log(&mut self, nonce: &str, bytes: &[u8]) {

@@ -80,11 +80,37 @@ impl Schedule {
         self.open
     }
 
+    /// How many builds can start.
+    pub(super) fn ready(&self) -> usize {
+        self.ready.len()
+    }
+
     /// Takes the most urgent build that can start.
     pub(super) fn take(&mut self) -> Option<NodeIndex> {
         let (_, node) = self.ready.pop_first()?;
         self.state[node.0] = State::Running;
         Some(node)
+    }
+
+    /// Takes this build, if it can start.
+    pub(super) fn take_this(&mut self, node: NodeIndex) -> bool {
+        let ready = self.ready.remove(&(self.rank[node.0], node));
+        if ready {
+            self.state[node.0] = State::Running;
+        }
+        ready
+    }
+
+    /// The build to go on with after one that runs: it waits for nothing else, and nothing that can
+    /// start already is more urgent.
+    pub(super) fn successor(&self, node: NodeIndex) -> Option<NodeIndex> {
+        let waits = |dependent: &&NodeIndex| {
+            self.state[dependent.0] == State::Waiting && self.missing[dependent.0] == 1
+        };
+        let dependents = self.dependents[node.0].iter().filter(waits);
+        let next = *dependents.min_by_key(|dependent| self.rank[dependent.0])?;
+        let is_first = |(rank, _): &(usize, NodeIndex)| *rank > self.rank[next.0];
+        self.ready.first().is_none_or(is_first).then_some(next)
     }
 
     /// Puts a build back because another program holds its lock; it is ready again at `when`, and
@@ -170,5 +196,84 @@ impl Schedule {
         self.ready.remove(&(self.rank[node.0], node));
         self.state[node.0] = State::Bad;
         self.open -= 1;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::plan::{Caches, Decided, Missing};
+
+    /// A plan in which each node waits for these others; the first is the most urgent.
+    fn plan(waits_for: &[&[usize]]) -> Plan {
+        let decided = |inputs: &&[usize]| Decided {
+            wanted: Arc::default(),
+            wanted_by: Vec::new(),
+            decision: Decision::Build(Missing(Arc::default())),
+            waits_for: inputs.iter().map(|input| NodeIndex(*input)).collect(),
+            height: 0,
+        };
+        Plan {
+            nodes: waits_for.iter().map(decided).collect(),
+            order: (0..waits_for.len()).map(NodeIndex).collect(),
+            imports: BTreeSet::new(),
+            caches: Caches {
+                missing: 0,
+                allowed: 0,
+            },
+        }
+    }
+
+    const A: NodeIndex = NodeIndex(0);
+    const B: NodeIndex = NodeIndex(1);
+    const C: NodeIndex = NodeIndex(2);
+    const D: NodeIndex = NodeIndex(3);
+
+    #[test]
+    fn what_waits_for_a_build_alone_follows_it_and_is_taken_once() {
+        let mut schedule = Schedule::new(&plan(&[&[], &[0], &[0], &[1, 2]]));
+        assert_eq!(schedule.take(), Some(A));
+        assert_eq!(schedule.successor(A), Some(B));
+        // It has not been taken, and cannot be yet.
+        assert!(!schedule.take_this(B));
+        schedule.good(A);
+        assert!(schedule.take_this(B) && !schedule.take_this(B));
+        assert_eq!((schedule.take(), schedule.take()), (Some(C), None));
+        // It waits for another one too.
+        assert_eq!((schedule.successor(B), schedule.successor(C)), (None, None));
+        schedule.good(C);
+        assert_eq!(schedule.successor(B), Some(D));
+    }
+
+    #[test]
+    fn nothing_follows_where_something_more_urgent_can_start() {
+        let mut schedule = Schedule::new(&plan(&[&[3], &[], &[1], &[]]));
+        assert_eq!((schedule.take(), schedule.ready()), (Some(B), 1));
+        assert_eq!(schedule.successor(B), Some(C));
+        assert_eq!(schedule.take(), Some(D));
+        schedule.good(D);
+        assert_eq!(schedule.successor(B), None);
+        assert_eq!(schedule.take(), Some(A));
+        assert_eq!(schedule.successor(B), Some(C));
+    }
+
+    #[test]
+    fn what_followed_a_build_that_failed_or_was_stopped_cannot_be_taken() {
+        let chain = plan(&[&[], &[0], &[1]]);
+        let mut failed = Schedule::new(&chain);
+        failed.take();
+        assert_eq!(failed.successor(A), Some(B));
+        assert_eq!(failed.bad(A), [(B, A), (C, B)]);
+        let mut stopped = Schedule::new(&chain);
+        stopped.take();
+        assert_eq!(stopped.cancel(), [B, C]);
+        // What ran may end well all the same.
+        stopped.good(A);
+        for mut schedule in [failed, stopped] {
+            assert!(!schedule.take_this(B));
+            assert_eq!((schedule.open(), schedule.take()), (0, None));
+        }
     }
 }

@@ -69,6 +69,9 @@ impl Conductor<'_, '_, '_> {
             given: false,
             attempt: None,
             lines: Lines::default(),
+            free: None,
+            next: None,
+            ahead: false,
         };
         self.workers.insert(nonce, worker);
     }
@@ -89,9 +92,49 @@ impl Conductor<'_, '_, '_> {
         worker.given = true;
         worker.attempt = None;
         worker.lines = Lines::default();
+        worker.free = None;
         if let Some(speaker) = &mut worker.speaker {
             // A broken stream is heard of as its end.
             let _ = speaker.say(&message);
+        }
+        if let Job::Build(node) = job {
+            self.look_ahead(nonce, node);
+        }
+    }
+
+    /// Notes that an agent has gone on with what it was told before.
+    pub(super) fn go_on(&mut self, nonce: &str, node: NodeIndex) {
+        let Some(worker) = self.workers.get_mut(nonce) else {
+            return;
+        };
+        worker.job = Some(Job::Build(node));
+        worker.attempt = None;
+        worker.lines = Lines::default();
+        worker.free = None;
+        worker.ahead = true;
+        self.look_ahead(nonce, node);
+    }
+
+    /// Tells an agent what to build after a build, where another must wait for that anyway: else
+    /// the way there and back would pass before each of them.
+    fn look_ahead(&mut self, nonce: &str, node: NodeIndex) {
+        if self.course.options.shape == Shape::Plain || self.course.is_stopping() {
+            return;
+        }
+        let Some(next) = self.course.schedule.successor(node) else {
+            return;
+        };
+        let graph = &self.course.planned.graph;
+        let reach = reach(&graph.node(next).parsed);
+        let message = ToAgent::Then {
+            after: graph.node(node).parsed.path.clone(),
+            job: self.build_job(next, None),
+        };
+        if let Some(worker) = self.workers.get_mut(nonce)
+            && worker.reach >= reach
+            && let Some(speaker) = &mut worker.speaker
+        {
+            worker.next = speaker.say(&message).is_ok().then_some(next);
         }
     }
 

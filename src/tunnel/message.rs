@@ -154,6 +154,15 @@ pub enum ToAgent {
     },
     /// Build one derivation.
     Build(BuildJob),
+    /// Right after the build of `after`, which the agent does now, do this one; if that one's outputs
+    /// did not become valid, forget it. The agent asks for a job in between all the same.
+    Then {
+        /// The derivation that this one waits for.
+        #[serde(with = "crate::nix::text::path")]
+        after: StorePath,
+        /// What to build.
+        job: BuildJob,
+    },
     /// Run one effect.
     Effect(EffectJob),
     /// End the running job: it will be answered as cancelled.

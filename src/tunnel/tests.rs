@@ -243,6 +243,7 @@ fn to_agent() -> impl Strategy<Value = ToAgent> {
             effects
         }),
         build_job().prop_map(ToAgent::Build),
+        (path(), build_job()).prop_map(|(after, job)| ToAgent::Then { after, job }),
         effect_job().prop_map(ToAgent::Effect),
         Just(ToAgent::Cancel),
         Just(ToAgent::Bye),
