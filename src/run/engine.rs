@@ -32,16 +32,23 @@ pub enum EngineChoice {
     },
 }
 
-/// Says what all ops of the run have in common; what the engine offers besides is not known yet.
+/// Says what all ops of the run have in common, without asking the engine.
 pub(super) fn lowering(options: &Options) -> Result<Lowering, Error> {
-    let (agent, sandbox_paths, outside) = match &options.engine {
-        EngineChoice::Embedded => (
-            embedded::agent_id(&options.program),
-            SandboxPaths::Absent,
-            Network::Default,
-        ),
+    let agent = match &options.engine {
+        EngineChoice::Embedded => embedded::agent_id(&options.program),
+        EngineChoice::BuildKit { .. } => buildkit::agent_id(&options.program),
+    };
+    Ok(common(
+        options,
+        agent.map_err(Error::Prepare)?,
+        Scratch::Sized,
+    ))
+}
+
+fn common(options: &Options, agent: String, scratch: Scratch) -> Lowering {
+    let (sandbox_paths, outside) = match &options.engine {
+        EngineChoice::Embedded => (SandboxPaths::Absent, Network::Default),
         EngineChoice::BuildKit { outside, .. } => (
-            buildkit::agent_id(&options.program),
             SandboxPaths::Store(Vec::new()),
             match outside {
                 Outside::Default => Network::Default,
@@ -50,13 +57,13 @@ pub(super) fn lowering(options: &Options) -> Result<Lowering, Error> {
             },
         ),
     };
-    Ok(Lowering {
+    Lowering {
         shape: options.shape,
-        agent: agent.map_err(Error::Prepare)?,
-        scratch: Scratch::Sized,
+        agent,
+        scratch,
         outside,
         sandbox_paths,
-    })
+    }
 }
 
 /// Says how the paths come into ops.
@@ -71,15 +78,14 @@ pub(super) fn sandbox_paths(
     })
 }
 
-/// Starts the engine for a session, and makes the lowering fit what it offers.
+/// Starts the engine for a session, and says what all its ops have in common.
 pub(super) fn start(
     options: &Options,
     session: &str,
-    lowering: &mut Lowering,
     directory: &Directory,
     tunnel: &Path,
     tell: &Sender<Happening>,
-) -> Result<Box<dyn Engine>, Error> {
+) -> Result<(Box<dyn Engine>, Lowering), Error> {
     let EngineChoice::BuildKit {
         address,
         entitlements,
@@ -87,12 +93,12 @@ pub(super) fn start(
     } = &options.engine
     else {
         prepare_store(options)?;
-        return Ok(Box::new(start_engine(options, directory, tunnel, tell)?));
+        let engine = start_engine(options, directory, tunnel, tell)?;
+        return Ok((Box::new(engine), lowering(options)?));
     };
     let config = buildkit::Config {
         address: address.clone(),
         program: options.program.clone(),
-        agent: lowering.agent.clone(),
         shape: options.shape,
         entitlements: entitlements.clone(),
         tunnel: tunnel.to_path_buf(),
@@ -106,8 +112,8 @@ pub(super) fn start(
         let _ = tell.send(Happening::Engine(event));
     };
     let engine = BuildKit::start(config, events)?;
-    lowering.scratch = engine.scratch;
-    Ok(Box::new(engine))
+    let lowering = common(options, engine.agent.clone(), engine.scratch);
+    Ok((Box::new(engine), lowering))
 }
 
 /// Says where ops have what `sandbox-paths` ask for.

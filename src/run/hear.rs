@@ -84,6 +84,10 @@ impl Conductor<'_, '_, '_> {
         let Some(worker) = self.workers.get_mut(nonce) else {
             return;
         };
+        if worker.speaker.is_none() {
+            // It came with a hello that was not welcome: no job reaches its agent.
+            return;
+        }
         match worker.job {
             // Nothing is done twice because it was asked for twice.
             Some(_) if worker.given => self.distrust(nonce, "its agent asks for another job"),

@@ -65,8 +65,7 @@ impl<'a> Session<'a> {
         };
         let (tell, happenings) = channel();
         let listening = Listening::start(back, tell.clone()).map_err(Error::Prepare)?;
-        let mut lowering = engine::lowering(options)?;
-        let engine = engine::start(options, &name, &mut lowering, &directory, &front, &tell)?;
+        let (engine, lowering) = engine::start(options, &name, &directory, &front, &tell)?;
         let mut pending = Pending {
             engine,
             happenings,
