@@ -7,7 +7,7 @@ use crate::agent;
 use crate::buildkit::Address;
 use crate::engine::buildkit::{self, BuildKit};
 use crate::engine::lower::{Lowering, SandboxPaths, Scratch, StoreSource};
-use crate::engine::offer::Outside;
+use crate::engine::offer::{self, Outside};
 use crate::engine::{self, Engine, embedded};
 use crate::llb::Network;
 use crate::nix::InStore;
@@ -25,36 +25,41 @@ pub enum EngineChoice {
     BuildKit {
         /// Where it is.
         address: Address,
-        /// What ops take of it beyond a sandbox.
+        /// What ops take of it beyond a sandbox and a network.
         entitlements: Vec<String>,
-        /// What it has for ops that may reach the network.
+        /// What it had for ops that may reach the network when the command began.
         outside: Outside,
     },
 }
 
-/// Says what all ops of the run have in common; what the engine offers besides is not known yet.
-pub(super) fn lowering(options: &Options) -> Result<Lowering, Error> {
-    let (agent, sandbox_paths, outside) = match &options.engine {
-        EngineChoice::Embedded => (
-            embedded::agent_id(&options.program),
-            SandboxPaths::Absent,
-            Network::Default,
-        ),
-        EngineChoice::BuildKit { outside, .. } => (
+/// Says what the engine has for ops that may reach the network: a daemon that was lost is asked
+/// once more, for it may have come back without.
+pub(super) fn outside(options: &Options, session: u32) -> Result<Outside, Error> {
+    Ok(match &options.engine {
+        EngineChoice::Embedded => Outside::Default,
+        EngineChoice::BuildKit { outside, .. } if session == 0 => outside.clone(),
+        EngineChoice::BuildKit { address, .. } => offer::outside(address, &options.cancel)?,
+    })
+}
+
+/// Says what all ops of a session have in common; what the engine offers besides is not known yet.
+pub(super) fn lowering(options: &Options, outside: &Outside) -> Result<Lowering, Error> {
+    let (agent, sandbox_paths) = match &options.engine {
+        EngineChoice::Embedded => (embedded::agent_id(&options.program), SandboxPaths::Absent),
+        EngineChoice::BuildKit { .. } => (
             buildkit::agent_id(&options.program),
             SandboxPaths::Store(Vec::new()),
-            match outside {
-                Outside::Default => Network::Default,
-                Outside::Host { .. } => Network::Host,
-                Outside::Nothing { .. } => Network::None,
-            },
         ),
     };
     Ok(Lowering {
         shape: options.shape,
         agent: agent.map_err(Error::Prepare)?,
         scratch: Scratch::Sized,
-        outside,
+        outside: match outside {
+            Outside::Default => Network::Default,
+            Outside::Host { .. } => Network::Host,
+            Outside::Nothing { .. } => Network::None,
+        },
         sandbox_paths,
     })
 }
@@ -75,6 +80,7 @@ pub(super) fn sandbox_paths(
 pub(super) fn start(
     options: &Options,
     session: &str,
+    outside: &Outside,
     lowering: &mut Lowering,
     directory: &Directory,
     tunnel: &Path,
@@ -89,12 +95,16 @@ pub(super) fn start(
         prepare_store(options)?;
         return Ok(Box::new(start_engine(options, directory, tunnel, tell)?));
     };
+    let leave = match outside {
+        Outside::Host { entitlement } => Some(entitlement),
+        Outside::Default | Outside::Nothing { .. } => None,
+    };
     let config = buildkit::Config {
         address: address.clone(),
         program: options.program.clone(),
         agent: lowering.agent.clone(),
         shape: options.shape,
-        entitlements: entitlements.clone(),
+        entitlements: entitlements.iter().chain(leave).cloned().collect(),
         tunnel: tunnel.to_path_buf(),
         run: session.to_owned(),
         logins: options.logins.clone(),
