@@ -148,6 +148,11 @@ fn the_guide_says_what_happens() {
         .args(["-C", "project", "rev-parse", "HEAD"]))
     .ok();
     ran.says(&format!("'Hello, world!' of {}", commit.stdout.trim()));
+    let page = include_str!("../docs/environment.md");
+    for entry in fs_err::read_dir(stage.nix.root().join("nix/pontoon")).unwrap() {
+        let name = entry.unwrap().file_name().into_string().unwrap();
+        assert!(page.contains(&format!("| `pontoon/{name}")), "{name}");
+    }
 }
 
 /// The machine's own store, which is another one in a mount namespace of its own.
