@@ -19,6 +19,7 @@
 
 pub mod agents;
 pub mod attempts;
+mod barred;
 mod database;
 mod error;
 mod holders;
@@ -42,6 +43,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+pub use barred::barred_by;
 use database::Database;
 pub use database::{PathInfo, Registration};
 pub use error::Error;

@@ -142,6 +142,35 @@ fn json_has_every_node() {
 }
 
 #[test]
+fn the_page_of_the_plan_has_every_field_and_no_other() {
+    let page = include_str!("../../../docs/json-plan.md");
+    let rows = |heading: &str| -> Vec<String> {
+        let section = page.split("\n## ").find(|part| part.starts_with(heading));
+        let lines = section.unwrap().lines();
+        let fields = lines.filter_map(|line| line.strip_prefix("| `")?.split('`').next());
+        fields.map(str::to_owned).collect()
+    };
+    with_view(|view| {
+        let document: Value = serde_json::from_str(&json(view)).unwrap();
+        for (heading, place) in [
+            ("The plan", ""),
+            ("Counts", "/counts"),
+            ("Caches", "/caches"),
+            ("A root", "/roots/0"),
+            ("A node", "/nodes/0"),
+            ("An effect", "/effects/0"),
+        ] {
+            let object = document.pointer(place).unwrap().as_object().unwrap();
+            let mut documented = rows(heading);
+            documented.sort();
+            let mut written: Vec<&String> = object.keys().collect();
+            written.sort();
+            assert_eq!(documented.iter().collect::<Vec<_>>(), written, "{heading}");
+        }
+    });
+}
+
+#[test]
 fn dot_has_what_will_happen() {
     with_view(|view| {
         let summary = dot(view, Detail::Summary);
