@@ -237,7 +237,7 @@ impl Session<'_> {
         }
         let options = self.options(run)?;
         let planned = run::plan(&options, &evaluated.wanted, evaluated.pipeline.as_ref());
-        let planned = planned.map_err(|error| failure::run(error, self.asked))?;
+        let (planned, remains) = planned.map_err(|error| failure::run(error, self.asked))?;
         let view = show::View {
             graph: &planned.graph,
             plan: &planned.plan,
@@ -258,7 +258,7 @@ impl Session<'_> {
             Format::LlbText => readable(&ops()?).into_bytes(),
         };
         // The process ends now, and to give back a million pieces one by one takes a while.
-        std::mem::forget(planned);
+        std::mem::forget((planned, remains));
         Ok(shown)
     }
 

@@ -67,7 +67,7 @@ fn build(lowering: &Lowering, planned: &Planned, node: NodeIndex) -> Result<Vec<
         slot: 0,
         closure: inputs.iter().collect(),
     };
-    Ok(lowering.build(&node.parsed.path, reach(&node.parsed), &inputs, NONCE)?)
+    Ok(lowering.build(&node.parsed.path, reach(node.parsed), &inputs, NONCE)?)
 }
 
 fn outputs(planned: &Planned, node: NodeIndex, names: &BTreeSet<String>) -> Vec<StorePath> {

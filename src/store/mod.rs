@@ -243,6 +243,11 @@ impl Store {
         self.database.which_valid(paths)
     }
 
+    /// All paths that are valid, in the order of their texts; none if there are more than that.
+    pub fn all_valid(&self, at_most: usize) -> Result<Option<Vec<StorePath>>, Error> {
+        self.database.all_valid(at_most)
+    }
+
     /// What is registered about a path.
     pub fn info(&self, path: &StorePath) -> Result<Option<PathInfo>, Error> {
         self.database.info(path)

@@ -19,7 +19,7 @@ fn with_view(check: impl FnOnce(&View<'_>)) {
     });
     let app = files.add("app", &["out"], &[(&lib, &["dev"]), (&tool, &["out"])]);
     let graph = graph(&files, &[wanted(".#app", &app, &[])]);
-    let valid = [output(&graph, &lib, "dev")].into();
+    let valid = [output(&graph, &lib, "dev")];
     let plan = decide(&graph, &valid, &systems());
     let gate = [("app".to_owned(), graph.find(&app).unwrap())].into();
     let deploy = Effect {
@@ -93,7 +93,7 @@ fn long_lists_are_cut_in_a_summary() {
         .collect();
     let wants: Vec<_> = drvs.iter().map(|drv| wanted("n", drv, &[])).collect();
     let graph = graph(&files, &wants);
-    let plan = decide(&graph, &[].into(), &systems());
+    let plan = decide(&graph, &[], &systems());
     let effects = Effects::default();
     let view = View {
         graph: &graph,
