@@ -13,8 +13,8 @@ use std::time::Instant;
 
 use pontoon::buildkit::Address;
 use pontoon::buildkit::address::Service;
-use pontoon::engine::buildkit::{BuildKit, Config, agent_id};
-use pontoon::engine::lower::{Lowering, PlainInputs, Reach, SandboxPaths, Scratch};
+use pontoon::engine::buildkit::{BuildKit, Config};
+use pontoon::engine::lower::{Lowering, PlainInputs, Reach, SandboxPaths};
 use pontoon::engine::{Engine, EngineEvent, Op, OpExit, OpRoot, Shape};
 use pontoon::llb::{
     self, Access, CachePolicy, Definition, Exec, Metadata, Mount, MountKind, Network, Security,
@@ -29,12 +29,11 @@ impl Daemon {
     /// Runs so many bare ops, so many of them at once, and says how many milliseconds it took.
     /// They are ours to the last mount, but for the program, which is `true`.
     pub fn bare(&self, ops: usize, at_once: usize, needs: &StorePath, tag: &str) -> f64 {
-        let agent = agent_id(Path::new(PONTOON)).expect("the program is there");
-        self.run(ops, at_once, tag, |scratch, slot, nonce| {
+        self.run(ops, at_once, tag, |engine, slot, nonce| {
             let lowering = Lowering {
                 shape: self.shape,
-                agent: agent.clone(),
-                scratch,
+                agent: engine.agent.clone(),
+                scratch: engine.scratch,
                 outside: Network::Default,
                 sandbox_paths: SandboxPaths::Absent,
             };
@@ -53,7 +52,7 @@ impl Daemon {
         ops: usize,
         at_once: usize,
         tag: &str,
-        op: impl Fn(Scratch, u32, &str) -> (Exec, Metadata),
+        op: impl Fn(&BuildKit, u32, &str) -> (Exec, Metadata),
     ) -> f64 {
         let (tell, heard) = channel();
         let tunnel = self.directory.join(format!("tunnel-{tag}"));
@@ -71,7 +70,7 @@ impl Daemon {
                 && let Some(slot) = slots.pop()
             {
                 let nonce = format!("{tag}-{started}");
-                let (exec, metadata) = op(engine.scratch, slot, &nonce);
+                let (exec, metadata) = op(&engine, slot, &nonce);
                 let op = lowered(exec, metadata, &nonce);
                 engine.start(op).expect("the engine is there");
                 taken.insert(nonce, slot);
@@ -97,7 +96,6 @@ impl Daemon {
         let program = PathBuf::from(PONTOON);
         Config {
             address: Address::parse(Service::BuildKitd, &self.address()).expect("it is an address"),
-            agent: agent_id(&program).expect("the program is there"),
             program,
             shape: self.shape,
             entitlements: match self.shape {

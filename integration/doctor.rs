@@ -18,6 +18,15 @@ fn examine(place: &Place, daemon: &Daemon<'_>) -> Value {
     let ran = run(daemon.serve(&mut command)).ok();
     let report: Value = serde_json::from_str(&ran.stdout).unwrap();
     let engines = report["engines"].as_array().unwrap();
+    let page = include_str!("../docs/doctor.md");
+    let facts = engines.iter().map(|engine| &engine["facts"]);
+    for fact in facts
+        .chain([&report["evaluation"]])
+        .flat_map(|facts| facts.as_array().unwrap())
+    {
+        let name = fact["name"].as_str().unwrap();
+        assert!(page.contains(&format!("| `{name}` |")), "{name}");
+    }
     let ours = engines
         .iter()
         .find(|engine| engine["place"] == daemon.address());

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 
 use fs_err as fs;
+use pontoon::nix::StorePath;
 use serde_json::Value;
 
 use super::support::{BuildUsers, Nix, Place, Seed, assert_same, count, graph, run};
@@ -141,6 +142,33 @@ fn the_build_set_is_nixs() {
         built > 0 && built < decided,
         "{built} of {decided} are to be built"
     );
+}
+
+/// What a large plan asks depends on how much is valid: here on little, then on much.
+#[test]
+fn the_build_set_of_a_large_graph_is_nixs_whatever_else_is_valid() {
+    let place = Place::new();
+    let nix = Nix::new(&place, "store", BuildUsers::Nobody);
+    let mut seed = Seed::new("large-build-set");
+    let text = graph(&mut seed, 1_500, "large");
+    let graph = Graph::new(&nix, &place.write("large.nix", text));
+    let outputs = graph.outputs.values().flat_map(BTreeMap::values);
+    let valid: Vec<_> = outputs.filter(|_| seed.chance(20)).collect();
+    validate(&nix, &place, &valid);
+    let ours: Vec<String> = graph.drvs.iter().map(|drv| format!("{drv}^*")).collect();
+    let theirs: Vec<_> = graph.drvs.iter().map(String::as_str).collect();
+    let expected = nix.would_build(&theirs);
+    assert!(!expected.is_empty() && expected.len() < ours.len());
+    assert_eq!(planned(&nix, &ours, "strong"), expected);
+    let others = (0_u32..8_000).map(|number| {
+        let mut digest = [7; 20];
+        digest[..4].copy_from_slice(&number.to_le_bytes());
+        let path = StorePath::from_parts(digest, "other").expect("a digest has 20 bytes");
+        path.to_string()
+    });
+    let others: Vec<String> = others.collect();
+    validate(&nix, &place, &others.iter().collect::<Vec<_>>());
+    assert_eq!(planned(&nix, &ours, "strong"), expected);
 }
 
 /// Builds a part with Nix, the rest with us, and compares with what Nix builds alone.

@@ -11,7 +11,7 @@ use crate::support::{BuildUsers, Nix, Place, Ran, Release, Running, count, run};
 /// A wrapper that writes down every call of `nix`, by the name that it is called by.
 const COUNTING: &str = "#!/bin/bash
 echo call >> \"$HOME/calls\"
-case \" $* \" in *' eval --json '* | ' --version ') name=nix ;; *) name=nix-instantiate ;; esac
+case \" $* \" in *' eval --json '* | *' flake metadata '* | ' --version ') name=nix ;; *) name=nix-instantiate ;; esac
 exec -a $name /usr/bin/nix \"$@\"
 ";
 
@@ -156,6 +156,21 @@ fn many_outputs_of_a_flake_take_few_calls_of_nix() {
     counting.check(&[], &installables, 16, &wrong);
 }
 
+/// Each is an output of the flake by itself.
+#[test]
+fn many_outputs_at_the_top_of_a_flake_take_few_calls_of_nix() {
+    let place = Place::new();
+    let count = count(2_000, 10_000);
+    let counting = Counting::new(&place, count);
+    let text = "{ outputs = { self }: import ./many.nix; }";
+    place.write("flake/flake.nix", text);
+    let flake = format!("path:{}", place.at("flake").display());
+    let installables: Vec<String> = (0..count)
+        .map(|n| format!("{flake}#attribute-{n}"))
+        .collect();
+    counting.check(&[], &installables, 16, &format!("{flake}#bad"));
+}
+
 /// `.drv` paths take no call at all.
 #[test]
 fn many_derivations_take_no_call_of_nix() {
@@ -230,6 +245,9 @@ const PLACES: &str = r#"{
     SETS
     top = make "top" { };
     both = make "both-at-the-top" { };
+    alpha = make "alpha" { source = self; };
+    beta = make "beta" { outputs = [ "dev" "out" ]; };
+    "7" = make "seven" { };
     deep.a = make "deep-a" { };
     deep.b = make "deep-b" { source = self; };
     "dotted.top".inner = make "dotted-top" { };
@@ -238,8 +256,11 @@ const PLACES: &str = r#"{
   };
 }"#;
 
-const OUTPUTS: [&str; 9] = [
+const OUTPUTS: [&str; 12] = [
     "#top",
+    "#alpha",
+    "#beta^dev",
+    "#7",
     "#both",
     "#both^out",
     "#deep.a",

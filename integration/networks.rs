@@ -3,6 +3,7 @@
 
 use serde_json::{Value, json};
 
+use super::losses::setting::{self, Gate, chain, last_outcomes, lost};
 use super::support::{Daemon, Kind, Place, Ran, Scene, run};
 
 /// A build that needs no network, one that may have one, and an effect. Each tells the sockets of the
@@ -117,6 +118,41 @@ fn a_daemon_that_grants_no_network_refuses_only_what_needs_one_and_before_anythi
         let ran = start(&scene, "closed").ok();
         assert_eq!(ran.outcomes()["built"], 1, "{kind:?} {}", ran.report());
     }
+}
+
+/// A run that began with a network, whose daemon comes back without a bridge before the effect.
+fn restarted(place: &Place, entitlements: &Value) -> Ran {
+    let mut scene = setting::Scene::of(Kind::Docker20, place);
+    let mut gate = Gate::new("bridge");
+    let running = scene.start(&chain(&gate, r#"effects.tell = effect "true";"#));
+    gate.wait(1);
+    scene.daemon.kill();
+    let builder = json!({ "gc": { "enabled": false }, "entitlements": entitlements });
+    let settings = json!({ "bridge": "none", "builder": builder });
+    scene.daemon.restart_configured(&settings);
+    gate.open();
+    let ran = running.end();
+    assert_eq!(lost(&ran), ["engine"], "{}", ran.report());
+    ran
+}
+
+#[test]
+fn a_daemon_that_comes_back_without_a_bridge_is_asked_for_a_network_once_more() {
+    let place = Place::new();
+    let ran = restarted(&place, &json!({ "network-host": false }))
+        .code(7)
+        .says("has no default network")
+        .says("the effect `tell`")
+        .says("\"network-host\": true")
+        .says("--bridge=none");
+    // Nothing has begun but the build that was there before.
+    assert_eq!(ran.stdout.matches("node-started").count(), 1);
+    assert_eq!(last_outcomes(&ran).len(), 4, "{}", ran.report());
+
+    let place = Place::new();
+    let ran = restarted(&place, &json!({ "network-host": true })).ok();
+    assert_eq!(warnings(&ran.json_lines()), 1, "{}", ran.report());
+    assert_eq!(ran.outcomes()["succeeded"], 1, "{}", ran.report());
 }
 
 #[test]

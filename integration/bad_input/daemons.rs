@@ -9,10 +9,11 @@ use std::time::Duration;
 
 use fs_err as fs;
 use rustix::process::Signal;
+use serde_json::json;
 
 use super::scene::Scene;
 use super::{Case, old_daemon};
-use crate::support::{Ran, Running, User, run};
+use crate::support::{Daemon, Kind, Ran, Running, User, run};
 
 pub(super) const CASES: &[(&str, Case)] = &[
     ("there is no socket", |scene| {
@@ -46,6 +47,7 @@ pub(super) const CASES: &[(&str, Case)] = &[
         old_daemon::serve(UnixListener::bind(&socket).unwrap());
         build(scene, &socket.display().to_string())
     }),
+    ("the daemon has no network for what needs one", no_network),
     ("who listens never answers, until SIGINT", silent),
 ];
 
@@ -87,6 +89,19 @@ fn stranger(scene: &Scene<'_>, says: &'static [u8]) -> Ran {
         }
     });
     build(scene, &socket.display().to_string())
+}
+
+/// A dockerd without a bridge, that does not grant the network of its host either.
+fn no_network(scene: &Scene<'_>) -> Ran {
+    let entitlements = json!({ "entitlements": { "network-host": false } });
+    let settings = json!({ "bridge": "none", "builder": entitlements });
+    let daemon = Daemon::configured(Kind::Docker20, scene.place, &settings);
+    let mut command = scene.build("fixed");
+    command.args(["--sandbox-paths", "", "--json"]);
+    daemon.serve(&mut command);
+    let ran = run(&mut command);
+    assert!(!ran.stdout.contains("node-started"), "{}", ran.report());
+    ran
 }
 
 fn silent(scene: &Scene<'_>) -> Ran {

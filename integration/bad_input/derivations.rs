@@ -43,6 +43,13 @@ pub(super) const CASES: &[(&str, Case)] = &[
         assert_eq!(fs::read_to_string(place).unwrap(), "hello\n");
         ran
     }),
+    ("a file lies where an output will be", |scene| {
+        let place = scene.nix.physical(&output(scene, "tree"));
+        fs::write(&place, "left over").unwrap();
+        let ran = run(&mut scene.build("tree"));
+        assert!(place.join("bin/sh").exists(), "{}", ran.report());
+        ran
+    }),
     ("a valid input has lost its file", |scene| {
         lost(scene, "hello", "behind")
     }),

@@ -42,6 +42,18 @@ pub(super) const CASES: &[(&str, Case)] = &[
     ("`TMPDIR` is missing", |scene| {
         run(scene.build("hello").env("TMPDIR", scene.place.at("none")))
     }),
+    ("`TMPDIR` has a name of 100 bytes", |scene| {
+        let long = scene.place.at("x".repeat(100));
+        fs::create_dir(&long).unwrap();
+        run(scene.build("hello").env("TMPDIR", long))
+    }),
+    ("no directory of XDG can be written", |scene| {
+        let mut command = scene.build("hello");
+        for name in ["CACHE_HOME", "CONFIG_HOME", "DATA_HOME", "RUNTIME_DIR"] {
+            command.env(format!("XDG_{name}"), "/proc/none");
+        }
+        run(&mut command)
+    }),
     ("`HOME` cannot be written", |scene| {
         run(scene.build("hello").env("HOME", "/proc/1/none"))
     }),

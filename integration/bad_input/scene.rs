@@ -25,6 +25,11 @@ in rec {
   large = make "large" "dd if=/dev/zero of=$out bs=1048576 count=24" { };
   failing = make "failing" "exit 3" { };
   foreign = make "foreign" "" { builder = ./foreign; };
+  noisy = make "noisy" "head -c 24000000 /dev/urandom; echo > $out" { };
+  fixed = make "fixed" "echo hello > $out" {
+    outputHashMode = "flat"; outputHashAlgo = "sha256";
+    outputHash = "5891b5b522d5df086d0ff0b110fbd9d21bb4fc7163af34d08286a2e846f6be03";
+  };
   held = make "held" "while :; do :; done" { };
 }
 "#;

@@ -11,6 +11,12 @@ pub(super) const CASES: &[(&str, Case)] = &[
     ("a name of 208 bytes", |scene| {
         build(scene, &named(208), &[])
     }),
+    ("a source's name of 211 bytes", |scene| {
+        build(scene, &sourced(211), &[])
+    }),
+    ("a source's name of 212 bytes", |scene| {
+        build(scene, &sourced(212), &[])
+    }),
     ("arguments of 2 MB", |scene| {
         let args = "[ \"-c\" \"echo > $out\" ] ++ builtins.genList (n: text 100000) 21";
         build(scene, &derivation("arguments", args), &[])
@@ -61,6 +67,14 @@ fn derivation(name: &str, args: &str) -> String {
 
 fn named(length: usize) -> String {
     derivation(&"n".repeat(length), "[ \"-c\" \"echo > $out\" ]")
+}
+
+fn sourced(length: usize) -> String {
+    let source = format!("builtins.toFile \"{}\" \"\"", "n".repeat(length));
+    derivation(
+        "sourced",
+        &format!("[ \"-c\" \"cat ${{{source}}} > $out\" ]"),
+    )
 }
 
 fn build(scene: &Scene<'_>, expression: &str, more: &[&str]) -> Ran {

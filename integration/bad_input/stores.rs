@@ -19,6 +19,11 @@ pub(super) const CASES: &[(&str, Case)] = &[
     }),
     ("no room for an output", |scene| full(scene, "16m", "large")),
     ("no room for an import", no_room_for_import),
+    ("no room for a log", |scene| full(scene, "16m", "noisy")),
+    ("no room for another file", |scene| {
+        full(scene, "16m,nr_inodes=40", "hello")
+    }),
+    ("no room at any stage, and then room", ever_more_room),
     ("the store's file system is read-only", read_only),
     ("the store is a file", |scene| {
         scene.expect_no_store();
@@ -78,13 +83,29 @@ pub(super) const CASES: &[(&str, Case)] = &[
         },
     ),
     ("a collector holds the store for some seconds", |scene| {
-        scene.built("hello");
+        let drv = scene.drv("hello");
         let holder = Holder::of(scene, "nix/var/nix/gc.lock");
-        let running = Running::start(&mut scene.build("behind"));
+        let running = Running::start(&mut scene.nix.pontoon(&["build", "--no-link", &drv]));
         std::thread::sleep(Duration::from_secs(4));
         drop(holder);
         running.end()
     }),
+    (
+        "a Nix that changes the schema holds the store for longer than `--lock-timeout`",
+        |scene| {
+            let drv = scene.drv("hello");
+            let _holder = Holder::of(scene, "nix/var/nix/db/big-lock");
+            let arguments = ["build", "--no-link", &drv, "--lock-timeout", "3"];
+            run(&mut scene.nix.pontoon(&arguments))
+        },
+    ),
+    (
+        "another program writes to the database for longer than `--lock-timeout`",
+        |scene| {
+            let _holder = Holder::writing(scene);
+            run(scene.build("hello").args(["--lock-timeout", "3"]))
+        },
+    ),
 ];
 
 /// A file system of its own below the store's root.
@@ -95,6 +116,28 @@ fn full(scene: &Scene<'_>, size: &str, attribute: &str) -> Ran {
     let options = format!("size={size},mode=755");
     scene.mount(&["-t", "tmpfs", "-o", &options, "tmpfs"], &root);
     build_in(scene, &root, &drv)
+}
+
+/// A disk that is full a little later each time, until all of it fits: evaluation, too, is there.
+fn ever_more_room(scene: &Scene<'_>) -> Ran {
+    for kib in (8..).step_by(8) {
+        let root = scene.place.at(format!("disk-{kib}"));
+        let options = format!("size={kib}k,mode=755");
+        scene.mount(&["-t", "tmpfs", "-o", &options, "tmpfs"], &root);
+        let arguments = ["build", "-f", &scene.file, "-A", "hello", "--no-link"];
+        let nix = scene.nix.on(&root);
+        let ran = scene.run(&mut nix.pontoon(&arguments));
+        if ran.status.success() {
+            scene.verify(&root);
+            return ran;
+        }
+        assert!(
+            ran.stderr.contains("is full") || ran.stderr.contains("No space left on device"),
+            "{kib} KiB: {}",
+            ran.report()
+        );
+    }
+    unreachable!("the sizes never end")
 }
 
 fn build_in(scene: &Scene<'_>, root: &Path, drv: &str) -> Ran {
@@ -199,6 +242,22 @@ impl Holder {
         command.args(["-c", script, "sh"]).arg(path).arg(&ready);
         let running = Running::start(&mut command);
         until("the lock is held", || ready.exists());
+        Self(Some(running))
+    }
+}
+
+impl Holder {
+    /// Writes to the store's database.
+    fn writing(scene: &Scene<'_>) -> Self {
+        scene.drv("hello");
+        let database = scene.nix.root().join("nix/var/nix/db/db.sqlite");
+        let ready = scene.place.at("writing");
+        let script = "{ echo 'begin immediate;'; sleep 0.2; echo \".shell : > $2\"; sleep 100; } \
+                      | sqlite3 \"$1\"";
+        let mut command = scene.place.command("sh");
+        command.args(["-c", script, "sh"]).arg(database).arg(&ready);
+        let running = Running::start(&mut command);
+        until("the database is held", || ready.exists());
         Self(Some(running))
     }
 }

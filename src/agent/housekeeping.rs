@@ -33,6 +33,7 @@ impl Agent {
                 .map(|which| Some(FromAgent::Valid { which })),
             ToAgent::Keep { links } => self.keep(&links).map(|()| Some(FromAgent::Rooted)),
             ToAgent::Query { paths, scope } => self.query(&paths, scope).map(Some),
+            ToAgent::QueryAll { at_most } => self.all_valid(at_most).map(Some),
             ToAgent::Lease { count } => self
                 .lease(services, count)
                 .map(|slots| Some(FromAgent::Leased { slots })),
@@ -110,6 +111,12 @@ impl Agent {
                     .map_err(|error| MachineError::of(&error))
             }
         }
+    }
+
+    fn all_valid(&self, at_most: usize) -> Result<FromAgent, MachineError> {
+        let all = self.store.all_valid(at_most);
+        let all = all.map_err(|error| MachineError::of(&error))?;
+        Ok(all.map_or(FromAgent::MoreValid, |paths| FromAgent::AllValid { paths }))
     }
 
     /// Returns the facts of everything in the closure of valid paths.

@@ -330,14 +330,21 @@ fn open_store(shape: Shape) -> Result<Store, MachineError> {
 }
 
 impl Agent {
+    /// Says hello. A worker asks for its first job with it, so that it has it one way there and
+    /// back earlier.
     fn greet(&mut self, orders: &Orders) -> Result<(), Lost> {
         let identity = self.store.identity();
-        self.link.say(&FromAgent::Hello {
+        let hello = FromAgent::Hello {
             version: tunnel::VERSION,
             nonce: orders.nonce.clone(),
             store: identity.store.clone(),
             instance: identity.instance.clone(),
-        })?;
+        };
+        match orders.task {
+            // Housekeeping answers every job; only workers ask for one.
+            Task::Store => self.link.say(&hello)?,
+            _ => self.link.say_all(&[&hello, &FromAgent::Idle])?,
+        }
         match self.link.hear()? {
             ToAgent::Welcome { version } if version == tunnel::VERSION => {
                 self.link.greeted();
@@ -382,10 +389,6 @@ impl Agent {
 
     fn serve(&mut self, task: Task) -> Result<(), Lost> {
         let mut services = housekeeping::Services::default();
-        // Housekeeping answers every job; only workers ask for one.
-        if task != Task::Store {
-            self.link.say(&FromAgent::Idle)?;
-        }
         loop {
             match self.link.hear()? {
                 ToAgent::Bye => {

@@ -6,7 +6,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use clap::{Args, Parser, ValueEnum, ValueHint};
+use clap::{Args, CommandFactory, Parser, ValueEnum, ValueHint};
 
 use super::commands::Command;
 use super::settings::SandboxPath;
@@ -30,6 +30,25 @@ pub struct Arguments {
     /// The command.
     #[command(subcommand)]
     pub command: Command,
+}
+
+impl Arguments {
+    /// The definition of what people type: without the commands that Pontoon starts by itself.
+    pub fn shown() -> clap::Command {
+        let whole = Self::command();
+        let commands = whole.get_subcommands();
+        let shown = commands.filter(|command| !command.is_hide_set()).cloned();
+        let about = whole.get_about().cloned().unwrap_or_default();
+        let long_about = whole.get_long_about().cloned().unwrap_or_default();
+        let after_help = whole.get_after_help().cloned().unwrap_or_default();
+        clap::Command::new("pontoon")
+            .version(env!("CARGO_PKG_VERSION"))
+            .about(about)
+            .long_about(long_about)
+            .after_help(after_help)
+            .subcommand_required(true)
+            .subcommands(shown)
+    }
 }
 
 /// What is to be evaluated.
@@ -253,8 +272,6 @@ fn seconds(text: &str) -> Result<Duration, String> {
 
 #[cfg(test)]
 mod tests {
-    use clap::CommandFactory;
-
     use super::*;
 
     fn parse(line: &str) -> Result<Command, clap::Error> {

@@ -36,7 +36,7 @@ pub enum Engine {
         address: Address,
         /// How it isolates; not known before [`Engine::settle`] if nobody said so.
         shape: Option<Shape>,
-        /// What ops take of it beyond a sandbox.
+        /// What ops take of it beyond a sandbox and a network.
         entitlements: Vec<String>,
         /// What it has for ops that may reach the network; not asked before [`Engine::settle`].
         outside: Outside,
@@ -86,7 +86,7 @@ impl Engine {
                 Some(offer.map_err(|error| failure::engine(error, asked))?)
             }
         };
-        let (shape, mut entitlements) = match offer {
+        let (shape, entitlements) = match offer {
             Some(Offer::Strong { entitlements }) => (Shape::Strong, entitlements),
             Some(Offer::Plain { lacks }) if shape == Some(Shape::Strong) => {
                 return Err(failure::no_strong_ops(&address, lacks));
@@ -95,9 +95,6 @@ impl Engine {
         };
         let outside = offer::outside(&address, &asked.cancel());
         let outside = outside.map_err(|error| failure::engine(error, asked))?;
-        if let Outside::Host { entitlement } = &outside {
-            entitlements.push(entitlement.clone());
-        }
         Ok(Self::BuildKit {
             address,
             shape: Some(shape),

@@ -110,7 +110,9 @@ pub fn run(error: run::Error, asked: &Asked) -> Error {
         | E::EngineLost { .. }
         | E::Version => Kind::Engine,
         E::Prepare(_) => {
-            hints = vec!["`TMPDIR` names the directory for a run's own files".to_owned()];
+            let hint = "`TMPDIR` names the directory for a run's own files; a socket is among them, \
+                        whose path may have 107 bytes";
+            hints = vec![hint.to_owned()];
             Kind::Other
         }
         E::Lower(_) => Kind::Other,

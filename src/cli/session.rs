@@ -93,7 +93,8 @@ pub struct Evaluated {
 }
 
 impl Session<'_> {
-    /// Says which store and engine, the first event of a run; gives back the run's id.
+    /// Says which store and engine, the first event of a run, and waits until no other program holds
+    /// the store; gives back the run's id.
     pub fn begin(&self, sink: &mut dyn Sink) -> Result<String, Error> {
         let run = run_id()?;
         sink.event(&Event::RunStarted {
@@ -102,6 +103,10 @@ impl Session<'_> {
             store: self.store_name(),
             engine: self.engine.to_string(),
         });
+        if self.engine.is_here() {
+            let store = &self.place.store;
+            collector::wait_for(store, self.how.lock_timeout, self.asked, sink)?;
+        }
         Ok(run)
     }
 
@@ -232,7 +237,7 @@ impl Session<'_> {
         }
         let options = self.options(run)?;
         let planned = run::plan(&options, &evaluated.wanted, evaluated.pipeline.as_ref());
-        let planned = planned.map_err(|error| failure::run(error, self.asked))?;
+        let (planned, remains) = planned.map_err(|error| failure::run(error, self.asked))?;
         let view = show::View {
             graph: &planned.graph,
             plan: &planned.plan,
@@ -253,7 +258,7 @@ impl Session<'_> {
             Format::LlbText => readable(&ops()?).into_bytes(),
         };
         // The process ends now, and to give back a million pieces one by one takes a while.
-        std::mem::forget(planned);
+        std::mem::forget((planned, remains));
         Ok(shown)
     }
 

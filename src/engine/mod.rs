@@ -228,7 +228,7 @@ pub enum Error {
 }
 
 /// What runs ops. Ends are reported through the channel given when the engine was made.
-pub trait Engine {
+pub trait Engine: Send {
     /// Starts an op.
     fn start(&mut self, op: Op) -> Result<(), Error>;
 

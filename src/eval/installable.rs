@@ -11,7 +11,7 @@
 
 use std::fmt;
 
-use crate::nix::{Outputs, STORE_DIR, StorePath};
+use crate::nix::{Outputs, STORE_DIR, StorePath, full_text};
 
 /// Something to build, as typed.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -100,7 +100,7 @@ impl Installable {
 impl fmt::Display for Installable {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.subject {
-            Subject::Derivation(drv) => write!(f, "{drv}")?,
+            Subject::Derivation(drv) => f.write_str(&full_text(drv))?,
             Subject::Flake(reference) => f.write_str(reference)?,
         }
         match &self.outputs {

@@ -9,7 +9,8 @@
 //! | all attributes | the value of the expression                                     |
 //! | all outputs    | `packages.<system>` of the flake                                |
 //! | the rest       | `legacyPackages.<system>`                                       |
-//! | what is left   | the flake's top: a call for each first name that several have   |
+//! | what is left   | the flake's top (`whole.rs`), where that is to be had; else in    |
+//! |                | each first name that several have                                |
 //!
 //! For a flake this is the order of `nix`. There is no way that every `nix` knows to say that a
 //! path begins at the top, so something named `packages` inside of a set would come before the
@@ -195,19 +196,20 @@ impl Job<'_> {
         certain.then_some(found).ok_or(Halt::Doubt)
     }
 
-    /// Looks for what is missing at the top of a flake, in each output that several begin with.
+    /// Looks for what is missing at the top of a flake: in all of it, or in each output that several
+    /// begin with.
     fn look_at_top(
         &mut self,
         flake: &str,
         asked: &[&Asked<'_>],
         found: &mut [Option<Wanted>],
     ) -> Result<(), Halt> {
-        let mut names: BTreeMap<&str, Vec<usize>> = BTreeMap::new();
-        for (at, one) in asked.iter().enumerate() {
-            if let (None, Some([first, ..])) = (&found[at], one.path.as_deref()) {
-                names.entry(first).or_default().push(at);
-            }
+        if by_first_name(asked, found).len() > FEW
+            && let Some(text) = self.whole(flake)?
+        {
+            self.look_in_whole(&text, asked, found)?;
         }
+        let names = by_first_name(asked, found);
         for (name, members) in names.into_iter().filter(|(_, members)| members.len() > 1) {
             let some: Vec<_> = members.iter().map(|&at| asked[at]).collect();
             let mut these = vec![None; some.len()];
@@ -217,6 +219,27 @@ impl Job<'_> {
             }
         }
         Ok(())
+    }
+
+    /// Looks for what is missing in a value that is a flake's outputs, and makes sure that one of
+    /// them is what it is alone.
+    fn look_in_whole(
+        &mut self,
+        text: &str,
+        asked: &[&Asked<'_>],
+        found: &mut [Option<Wanted>],
+    ) -> Result<(), Halt> {
+        let missing: Vec<usize> = (0..found.len()).filter(|&at| found[at].is_none()).collect();
+        let place = Place {
+            arguments: ["--expr", text].map(OsStr::new).to_vec(),
+            output: Some(text),
+            function: format!("({OUTPUTS}) ({})", self.target()),
+        };
+        self.fill(&place, asked, 0, found)?;
+        match missing.into_iter().find(|&at| found[at].is_some()) {
+            Some(at) if found[at] != Some(self.alone(asked[at])?) => Err(Halt::Doubt),
+            _ => Ok(()),
+        }
     }
 
     /// Makes sure that a path which begins with this set's name does not begin inside of a set,
@@ -334,6 +357,20 @@ impl Job<'_> {
         let stdout = self.eval(&asked.subject, &asked.arguments, &function)?;
         asked.wanted(read(&asked.subject, &stdout)?)
     }
+}
+
+/// What is missing, by the first names of the paths.
+fn by_first_name<'a>(
+    asked: &[&'a Asked<'_>],
+    found: &[Option<Wanted>],
+) -> BTreeMap<&'a str, Vec<usize>> {
+    let mut names: BTreeMap<&str, Vec<usize>> = BTreeMap::new();
+    for (at, one) in asked.iter().enumerate() {
+        if let (None, Some([first, ..])) = (&found[at], one.path.as_deref()) {
+            names.entry(first).or_default().push(at);
+        }
+    }
+    names
 }
 
 fn judged(

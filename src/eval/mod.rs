@@ -33,6 +33,7 @@ pub mod pipelines;
 pub mod process;
 pub mod quote;
 pub mod targets;
+mod whole;
 
 use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};

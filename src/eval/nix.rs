@@ -280,6 +280,23 @@ mod tests {
     }
 
     #[test]
+    fn the_page_of_variables_has_all_that_are_kept() {
+        let page = include_str!("../../docs/environment.md");
+        let section = page
+            .split("## ")
+            .find(|part| part.starts_with("Variables that reach"));
+        let lines = section.unwrap().lines();
+        let lines = lines.filter_map(|line| line.strip_prefix("- "));
+        let mut named: Vec<&str> = lines
+            .flat_map(|line| line.split('`').skip(1).step_by(2))
+            .collect();
+        let mut kept = [&KEPT[..], &KEPT_FOR_FILES].concat();
+        named.sort_unstable();
+        kept.sort_unstable();
+        assert_eq!(named, kept);
+    }
+
+    #[test]
     fn finds_and_refuses() {
         let directory = tempfile::tempdir().unwrap();
         let nix = directory.path().join("nix");

@@ -221,3 +221,23 @@ fn apply(request: &PipelineRequest) -> String {
     let facts = quote::data(&request.facts);
     format!("(({NORMALISE}) ({DESCRIBE}) {{ name = {name}; facts = {facts}; }})")
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_page_of_pipelines_has_every_field_of_an_effect() {
+        let known = NORMALISE.split("known = [").nth(1).unwrap();
+        let known = known.split("];").next().unwrap().split('"');
+        let known: Vec<&str> = known.skip(1).step_by(2).collect();
+        assert!(known.contains(&"command"));
+        let page = include_str!("../../docs/pipelines.md");
+        let table = page.split("An effect has these").nth(1).unwrap();
+        let table = table.split("Any other field").next().unwrap().lines();
+        let named: Vec<&str> = table
+            .filter_map(|line| line.strip_prefix("| `")?.split('`').next())
+            .collect();
+        assert_eq!(named, known);
+    }
+}

@@ -126,6 +126,15 @@ impl Job<'_> {
         Ok(called.stdout)
     }
 
+    /// Calls `nix` with something else than an evaluation.
+    pub(super) fn ask(&mut self, subject: &str, more: &[OsString]) -> Result<Vec<u8>, Error> {
+        let mut arguments = self.evaluator.settings(&self.request.system)?;
+        arguments.extend_from_slice(more);
+        let evaluator = self.evaluator;
+        let called = evaluator.call(subject, "nix", arguments, Purity::Pure, self.on_progress)?;
+        Ok(called.stdout)
+    }
+
     /// Evaluates a file as `nix-build` does: one derivation, or all in a set, with the output
     /// each is selected by.
     fn file(&mut self, file: &OsStr, attributes: &[String]) -> Result<Vec<Wanted>, Error> {

@@ -29,7 +29,8 @@ pub use wanted::{Outputs, Wanted};
 /// the greater part of that number nearly always decides, and takes one comparison.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Ranked<'a> {
-    rank: u128,
+    /// The greater part of its digest.
+    pub rank: u128,
     /// The path.
     pub path: &'a StorePath,
 }
@@ -50,6 +51,32 @@ pub fn base32(bytes: &[u8]) -> String {
 /// The full text of a store path, as its own `to_string` gives it, without the detours: a plan
 /// writes a hundred thousand.
 pub fn full_text(path: &StorePath) -> String {
+    let mut text = String::with_capacity(STORE_DIR.len() + path.name().len() + 34);
+    for part in [STORE_DIR, "/", digits(path).text(), "-", path.name()] {
+        text.push_str(part);
+    }
+    text
+}
+
+/// The name of a store path in the store directory, as its own `to_basename` gives it.
+pub fn base_name(path: &StorePath) -> String {
+    let mut text = String::with_capacity(path.name().len() + 33);
+    for part in [digits(path).text(), "-", path.name()] {
+        text.push_str(part);
+    }
+    text
+}
+
+/// The digits of a store path's digest, eight and eight.
+struct Digits([[u8; 8]; 4]);
+
+impl Digits {
+    fn text(&self) -> &str {
+        str::from_utf8(self.0.as_flattened()).expect("digits are ASCII")
+    }
+}
+
+fn digits(path: &StorePath) -> Digits {
     const DIGITS: &[u8; 32] = b"0123456789abcdfghijklmnpqrsvwxyz";
     let mut digits = [[0; 8]; 4];
     let (fives, _) = path.digest().as_chunks::<5>();
@@ -62,13 +89,7 @@ pub fn full_text(path: &StorePath) -> String {
             number /= 32;
         }
     }
-    let digits = str::from_utf8(digits.as_flattened());
-    let digits = digits.expect("digits are ASCII");
-    let mut text = String::with_capacity(STORE_DIR.len() + digits.len() + path.name().len() + 2);
-    for part in [STORE_DIR, "/", digits, "-", path.name()] {
-        text.push_str(part);
-    }
-    text
+    Digits(digits)
 }
 
 #[cfg(test)]
@@ -82,6 +103,7 @@ mod tests {
         fn a_full_text_is_the_one_that_a_path_has(digest: [u8; 20], name in "[a-z+_?=][a-z.]{0,9}") {
             let path = StorePath::from_parts(digest, &name).unwrap();
             prop_assert_eq!(full_text(&path), path.to_string());
+            prop_assert_eq!(base_name(&path), path.to_basename());
         }
 
         #[test]

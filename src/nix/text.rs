@@ -122,3 +122,44 @@ pub mod paths {
         }
     }
 }
+
+/// Very many store paths as one text, a space between them: a text is read at once, where a sequence
+/// is read word by word.
+pub mod words {
+    use std::fmt;
+
+    use serde::de::{Error, Visitor};
+    use serde::{Deserializer, Serializer};
+
+    use crate::nix::{StorePath, full_text};
+
+    /// Writes full texts.
+    pub fn serialize<S: Serializer>(paths: &[StorePath], to: S) -> Result<S::Ok, S::Error> {
+        let texts: Vec<String> = paths.iter().map(full_text).collect();
+        to.serialize_str(&texts.join(" "))
+    }
+
+    /// Parses full texts.
+    pub fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<StorePath>, D::Error> {
+        from.deserialize_str(Words)
+    }
+
+    struct Words;
+
+    impl Visitor<'_> for Words {
+        type Value = Vec<StorePath>;
+
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str("store paths with spaces between them")
+        }
+
+        fn visit_str<E: Error>(self, text: &str) -> Result<Vec<StorePath>, E> {
+            let words = text.split(' ').filter(|_| !text.is_empty());
+            let parse = |word: &str| {
+                let path = word.parse();
+                path.map_err(|error| E::custom(format!("`{word}`: {error}")))
+            };
+            words.map(parse).collect()
+        }
+    }
+}

@@ -1,28 +1,45 @@
 //! Valid or build: see the rule in the module above.
+//!
+//! First [`Walk`] goes down the graph. What a plan says of each node is written from that, and the
+//! order and the imports are found meanwhile.
 
 use std::collections::BTreeSet;
+use std::ops::Range;
 use std::sync::Arc;
 use std::thread;
 
-use super::graph::Node;
+use super::closure::{Closure, Names};
+use super::valid::Valid;
+use super::walk::{Walk, absent, missing};
 use super::{Caches, Decided, Decision, Graph, Missing, NodeIndex, Plan, Wanter, order};
-use crate::nix::derivation::Systems;
+use crate::nix::derivation::{Outline, Systems};
 use crate::nix::{Ranked, StorePath};
 
-/// Decides for every node, given which of [`Graph::paths`] are valid in the build store.
-pub fn decide(graph: &Graph, valid: &BTreeSet<StorePath>, systems: &Systems) -> Plan {
-    let valid = &Valid(valid.iter().map(Ranked::from).collect());
-    let mut nodes = visit(graph, valid);
-    refuse(graph, &mut nodes, systems);
-    let is_built = |index: &NodeIndex| nodes[index.0].decision.missing().is_some();
-    let building = (0..graph.len()).map(NodeIndex).filter(is_built).collect();
-    let (imports, order) = thread::scope(|scope| {
-        let imports = scope.spawn(|| imports(graph, building, valid));
-        connect(graph, &mut nodes);
-        let order = order::order(graph, &mut nodes);
-        (imports.join().expect("it only collects paths"), order)
+/// Decides for every node, given what is valid in the build store, of [`Graph::paths`] at least.
+pub fn decide<'a>(
+    graph: &Graph,
+    valid: impl IntoIterator<Item = &'a StorePath>,
+    systems: &Systems,
+) -> Plan {
+    let valid = &valid.into_iter().collect();
+    let walk = &Walk::down(graph, absent(graph.closure(), valid));
+    let (some, others) = (0..graph.len() / 2, graph.len() / 2..graph.len());
+    let (nodes, order, imports, caches) = thread::scope(|scope| {
+        let ordered = scope.spawn(|| {
+            let order = order::order(graph, &walk.building, &walk.heights);
+            (order, imports(graph.closure(), &walk.building, valid))
+        });
+        let others = scope.spawn(|| decided(graph, others, walk, systems));
+        let (mut nodes, some) = decided(graph, some, walk, systems);
+        let (mut more, others) = others.join().expect("it only writes down");
+        nodes.append(&mut more);
+        let (order, imports) = ordered.join().expect("it only goes through lists");
+        let caches = Caches {
+            missing: some.missing + others.missing,
+            allowed: some.allowed + others.allowed,
+        };
+        (nodes, order, imports, caches)
     });
-    let caches = caches(graph, &nodes);
     Plan {
         nodes,
         order,
@@ -31,147 +48,146 @@ pub fn decide(graph: &Graph, valid: &BTreeSet<StorePath>, systems: &Systems) -> 
     }
 }
 
-/// What is valid, in order: asked tens of thousands of times.
-struct Valid<'a>(Vec<Ranked<'a>>);
-
-impl Valid<'_> {
-    fn contains(&self, path: &StorePath) -> bool {
-        self.0.binary_search(&Ranked::from(path)).is_ok()
-    }
-}
-
-type Names = Arc<BTreeSet<String>>;
-
-/// Goes down from the roots, dependents first: so all who may ask for a derivation have asked
-/// when it is decided.
-fn visit(graph: &Graph, valid: &Valid<'_>) -> Vec<Decided> {
-    let nobody = Names::default();
-    let nodes = graph.nodes().map(|(_, node)| undecided(node, &nobody));
-    let mut nodes: Vec<Decided> = nodes.collect();
-    for (at, root) in graph.roots().iter().enumerate() {
-        nodes[root.node.0].ask(Wanter::Root(at), &root.outputs);
-    }
-    for &index in graph.topological().iter().rev() {
-        let decided = &mut nodes[index.0];
-        if decided.wanted_by.is_empty() {
-            continue;
-        }
-        decided.wanted_by.sort_unstable();
-        let node = graph.node(index);
-        let missing = missing(node, &decided.wanted, valid);
-        if missing.is_empty() {
-            decided.decision = Decision::Valid;
-            continue;
-        }
-        decided.decision = Decision::Build(Missing(missing));
-        for input in node.inputs() {
-            nodes[input.node.0].ask(Wanter::Node(index), input.outputs);
-        }
-    }
-    nodes
-}
-
-impl Decided {
-    fn ask(&mut self, wanter: Wanter, outputs: &Names) {
-        if self.wanted_by.is_empty() {
-            self.wanted = outputs.clone();
-        } else if !Arc::ptr_eq(outputs, &self.wanted) && !outputs.is_subset(&self.wanted) {
-            Arc::make_mut(&mut self.wanted).extend(outputs.iter().cloned());
-        }
-        self.wanted_by.push(wanter);
-    }
-}
-
-fn undecided(node: &Node, wanted: &Names) -> Decided {
-    Decided {
-        wanted: wanted.clone(),
-        wanted_by: Vec::with_capacity(node.dependents.len()),
-        decision: Decision::Unneeded,
-        waits_for: Vec::new(),
-        height: 0,
-    }
-}
-
-/// If one path is unknown the derivation must be built, whatever else is valid, as in Nix.
-fn missing(node: &Node, wanted: &Names, valid: &Valid<'_>) -> Names {
-    let outputs = &node.parsed.outputs;
-    let unknown = outputs.values().any(Option::is_none);
-    let is_missing = |name: &str, path: &Option<StorePath>| match path {
-        Some(path) => wanted.contains(name) && !valid.contains(path),
-        None => unknown,
-    };
-    let missing = outputs.iter().filter(|(name, path)| is_missing(name, path));
-    let missing: Vec<&str> = missing.map(|(name, _)| name).collect();
-    // Mostly it is all, and then there is no need for another set.
-    if wanted.iter().eq(&missing) {
-        return wanted.clone();
-    }
-    Arc::new(missing.into_iter().map(ToOwned::to_owned).collect())
-}
-
-fn refuse(graph: &Graph, nodes: &mut [Decided], systems: &Systems) {
-    for (index, node) in graph.nodes() {
-        let decision = &mut nodes[index.0].decision;
-        let Decision::Build(missing) = decision else {
-            continue;
-        };
-        if let Some(reason) = node
-            .parsed
-            .demands
-            .unsupported(&node.parsed.system, systems)
-        {
-            *decision = Decision::Refused(missing.clone(), reason);
-        }
-    }
-}
-
-fn connect(graph: &Graph, nodes: &mut [Decided]) {
-    for (index, node) in graph.nodes() {
-        if nodes[index.0].decision.missing().is_some() {
-            let mut waits_for = Vec::with_capacity(node.inputs().len());
-            let inputs = node.inputs().map(|input| input.node);
-            waits_for.extend(inputs.filter(|input| nodes[input.0].decision.missing().is_some()));
-            nodes[index.0].waits_for = waits_for;
-        }
-    }
-}
-
-fn imports(graph: &Graph, building: Vec<NodeIndex>, valid: &Valid<'_>) -> BTreeSet<StorePath> {
-    let mut imports: Vec<&StorePath> = Vec::new();
-    let mut seen = vec![false; graph.len()];
-    let mut waiting = building;
-    while let Some(index) = waiting.pop() {
-        if std::mem::replace(&mut seen[index.0], true) {
-            continue;
-        }
-        let node = graph.node(index);
-        imports.push(&node.parsed.path);
-        // A `.drv` file refers to its sources, so none can be registered without them.
-        imports.extend(&*node.parsed.sources);
-        let inputs = node.inputs().map(|input| input.node);
-        waiting.extend(inputs.filter(|input| !seen[input.0]));
-    }
-    let mut imports: Vec<Ranked<'_>> = imports.into_iter().map(Ranked::from).collect();
-    imports.sort_unstable();
-    imports.dedup();
-    // Both are in order.
-    let mut valid = valid.0.iter().peekable();
-    imports.retain(|one| {
-        while valid.next_if(|valid| *valid < one).is_some() {}
-        valid.peek() != Some(&one)
-    });
-    imports.into_iter().map(|one| one.path.clone()).collect()
-}
-
-fn caches(graph: &Graph, nodes: &[Decided]) -> Caches {
+/// Writes down what was decided of these nodes.
+fn decided(
+    graph: &Graph,
+    nodes: Range<usize>,
+    walk: &Walk,
+    systems: &Systems,
+) -> (Vec<Decided>, Caches) {
     let mut caches = Caches::default();
-    for (index, node) in graph.nodes() {
-        if let Some(missing) = nodes[index.0].decision.missing() {
-            caches.missing += missing.0.len();
-            if node.parsed.allows_substitutes {
-                caches.allowed += missing.0.len();
+    let writing = Writing {
+        graph,
+        walk,
+        systems,
+        // Whoever counts these counts alone.
+        sets: walk
+            .sets
+            .iter()
+            .map(|set| Arc::new((**set).clone()))
+            .collect(),
+        nobody: Names::default(),
+    };
+    let roots = graph.roots().iter().map(|root| root.node).zip(0..);
+    let mut roots: Vec<(NodeIndex, usize)> =
+        roots.filter(|(node, _)| nodes.contains(&node.0)).collect();
+    roots.sort_unstable();
+    let mut roots = roots.into_iter().peekable();
+    let decided = nodes.map(NodeIndex).map(|node| {
+        let asking = std::iter::from_fn(|| roots.next_if(|(root, _)| *root == node));
+        let decided = writing.decided(node, asking.map(|(_, at)| Wanter::Root(at)));
+        if let Some(missing) = decided.decision.missing() {
+            caches.add(missing, graph.node(node).parsed);
+        }
+        decided
+    });
+    (decided.collect(), caches)
+}
+
+/// What is written down.
+struct Writing<'a> {
+    graph: &'a Graph,
+    walk: &'a Walk,
+    systems: &'a Systems,
+    /// Those of the walk.
+    sets: Vec<Names>,
+    nobody: Names,
+}
+
+impl Writing<'_> {
+    fn decided(&self, node: NodeIndex, roots: impl Iterator<Item = Wanter>) -> Decided {
+        let dependents = self.graph.closure().dependents(node.0);
+        let mut wanted_by = Vec::with_capacity(dependents.len());
+        wanted_by.extend(roots);
+        wanted_by.extend(self.built(dependents.iter().copied()).map(Wanter::Node));
+        let Some(asked) = self.walk.asked[node.0] else {
+            return Decided {
+                wanted: self.nobody.clone(),
+                wanted_by,
+                decision: Decision::Unneeded,
+                waits_for: Vec::new(),
+                height: 0,
+            };
+        };
+        let wanted = &self.sets[asked as usize];
+        let is_built = self.walk.building[node.0];
+        Decided {
+            wanted: wanted.clone(),
+            wanted_by,
+            decision: if is_built {
+                self.build(node, wanted)
+            } else {
+                Decision::Valid
+            },
+            waits_for: if is_built {
+                self.waits_for(node)
+            } else {
+                Vec::new()
+            },
+            height: self.walk.heights[node.0],
+        }
+    }
+
+    fn built(&self, nodes: impl Iterator<Item = u32>) -> impl Iterator<Item = NodeIndex> {
+        let nodes = nodes.map(|node| NodeIndex(node as usize));
+        nodes.filter(|node| self.walk.building[node.0])
+    }
+
+    fn build(&self, node: NodeIndex, wanted: &Names) -> Decision {
+        let parsed = self.graph.node(node).parsed;
+        let missing = Missing(self.missing(node, parsed, wanted));
+        match parsed.demands.unsupported(&parsed.system, self.systems) {
+            None => Decision::Build(missing),
+            Some(reason) => Decision::Refused(missing, reason),
+        }
+    }
+
+    fn missing(&self, node: NodeIndex, parsed: &Outline, wanted: &Names) -> Names {
+        let absent = self.walk.absent.of_one(node.0);
+        // Mostly it is all, and then there is no need for another set.
+        if wanted.iter().eq(missing(parsed, wanted, absent)) {
+            return wanted.clone();
+        }
+        let missing = missing(parsed, wanted, absent);
+        Arc::new(missing.map(ToOwned::to_owned).collect())
+    }
+
+    fn waits_for(&self, node: NodeIndex) -> Vec<NodeIndex> {
+        let inputs = self.graph.closure().inputs(node.0);
+        let mut waits_for = Vec::with_capacity(inputs.len());
+        waits_for.extend(self.built(inputs.iter().map(|input| input.position)));
+        waits_for
+    }
+}
+
+fn imports(closure: &Closure, building: &[bool], valid: &Valid<'_>) -> BTreeSet<StorePath> {
+    let mut needed = building.to_vec();
+    for &node in closure.topological().iter().rev() {
+        if needed[node as usize] {
+            for input in closure.inputs(node as usize) {
+                needed[input.position as usize] = true;
             }
         }
     }
-    caches
+    let needed = closure
+        .derivations()
+        .iter()
+        .zip(needed)
+        .filter(|(_, needed)| *needed);
+    // A `.drv` file refers to its sources, so none can be registered without them.
+    let paths = needed.flat_map(|(node, _)| std::iter::once(&node.path).chain(&node.sources));
+    let lacking = paths.filter(|path| !valid.contains(path));
+    let mut lacking: Vec<Ranked<'_>> = lacking.map(Ranked::from).collect();
+    lacking.sort_unstable();
+    lacking.dedup();
+    lacking.into_iter().map(|one| one.path.clone()).collect()
+}
+
+impl Caches {
+    fn add(&mut self, missing: &Missing, node: &Outline) {
+        self.missing += missing.0.len();
+        if node.allows_substitutes {
+            self.allowed += missing.0.len();
+        }
+    }
 }

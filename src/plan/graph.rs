@@ -5,7 +5,11 @@ use std::sync::Arc;
 
 use crate::nix::derivation::Outline;
 use crate::nix::{Outputs, Ranked, StorePath, Wanted};
-use crate::plan::{Closure, closure};
+use crate::plan::Closure;
+use crate::plan::closure::{Names, Need};
+
+/// Among how many sets one is looked for.
+const SETS: usize = 32;
 
 /// A node of a [`Graph`]: nodes are numbered in the order of their paths.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -14,20 +18,17 @@ pub struct NodeIndex(pub usize);
 /// A closure and what is wanted of it.
 #[derive(Debug, Clone)]
 pub struct Graph {
-    nodes: Vec<Node>,
+    closure: Closure,
     roots: Vec<Root>,
-    topological: Vec<NodeIndex>,
 }
 
 /// A derivation.
-#[derive(Debug, Clone)]
-pub struct Node {
+#[derive(Debug, Clone, Copy)]
+pub struct Node<'a> {
     /// The file.
-    pub parsed: Arc<Outline>,
-    /// What it needs, in the order of paths.
-    inputs: Vec<closure::Input>,
-    /// Who needs it, in the order of paths.
-    pub dependents: Vec<NodeIndex>,
+    pub parsed: &'a Arc<Outline>,
+    needs: &'a [Need],
+    sets: &'a [Names],
 }
 
 /// What a derivation needs of another.
@@ -36,15 +37,16 @@ pub struct Input<'a> {
     /// The other.
     pub node: NodeIndex,
     /// The outputs it needs.
-    pub outputs: &'a Arc<BTreeSet<String>>,
+    pub outputs: &'a Names,
 }
 
-impl Node {
+impl<'a> Node<'a> {
     /// What it needs, in the order of paths.
-    pub fn inputs(&self) -> impl ExactSizeIterator<Item = Input<'_>> {
-        self.inputs.iter().map(|input| Input {
-            node: NodeIndex(input.position),
-            outputs: &input.outputs,
+    pub fn inputs(&self) -> impl ExactSizeIterator<Item = Input<'a>> + use<'a> {
+        let sets = self.sets;
+        self.needs.iter().map(move |need| Input {
+            node: NodeIndex(need.position as usize),
+            outputs: &sets[need.outputs as usize],
         })
     }
 }
@@ -99,72 +101,47 @@ fn list(names: &[String]) -> String {
 impl Graph {
     /// Connects a closure; `wanted` may name one derivation more than once.
     pub fn new(closure: Closure, wanted: &[Wanted]) -> Result<Self, Error> {
+        let mut sets = closure.sets().to_vec();
         let roots = wanted
             .iter()
-            .map(|wanted| root(&closure, wanted))
-            .collect::<Result<_, _>>()?;
-        let Closure {
-            nodes,
-            inputs,
-            topological,
-        } = closure;
-        let mut counts = vec![0; nodes.len()];
-        for input in inputs.iter().flatten() {
-            counts[input.position] += 1;
-        }
-        let node = |((parsed, inputs), count)| Node {
-            parsed,
-            inputs,
-            dependents: Vec::with_capacity(count),
-        };
-        let mut nodes: Vec<Node> = nodes
-            .into_iter()
-            .zip(inputs)
-            .zip(counts)
-            .map(node)
-            .collect();
-        for dependent in 0..nodes.len() {
-            for at in 0..nodes[dependent].inputs.len() {
-                let input = nodes[dependent].inputs[at].position;
-                nodes[input].dependents.push(NodeIndex(dependent));
-            }
-        }
-        Ok(Self {
-            nodes,
-            roots,
-            topological: topological.into_iter().map(NodeIndex).collect(),
-        })
+            .map(|wanted| root(&closure, wanted, &mut sets));
+        let roots = roots.collect::<Result<_, _>>()?;
+        Ok(Self { closure, roots })
     }
 
     /// All nodes, in the order of their paths.
-    pub fn nodes(&self) -> impl Iterator<Item = (NodeIndex, &Node)> {
-        self.nodes
-            .iter()
-            .enumerate()
-            .map(|(node, value)| (NodeIndex(node), value))
+    pub fn nodes(&self) -> impl Iterator<Item = (NodeIndex, Node<'_>)> {
+        let nodes = (0..self.len()).map(NodeIndex);
+        nodes.map(|node| (node, self.node(node)))
     }
 
     /// One node.
-    pub fn node(&self, node: NodeIndex) -> &Node {
-        &self.nodes[node.0]
+    pub fn node(&self, node: NodeIndex) -> Node<'_> {
+        Node {
+            parsed: &self.closure.derivations()[node.0],
+            needs: self.closure.inputs(node.0),
+            sets: self.closure.sets(),
+        }
+    }
+
+    /// How it hangs together: nodes have the numbers that they have there.
+    pub fn closure(&self) -> &Closure {
+        &self.closure
     }
 
     /// The node of a derivation.
     pub fn find(&self, drv: &StorePath) -> Option<NodeIndex> {
-        self.nodes
-            .binary_search_by(|node| node.parsed.path.cmp(drv))
-            .ok()
-            .map(NodeIndex)
+        self.closure.position(drv).map(NodeIndex)
     }
 
     /// How many nodes there are.
     pub fn len(&self) -> usize {
-        self.nodes.len()
+        self.closure.derivations().len()
     }
 
     /// Whether there is no node.
     pub fn is_empty(&self) -> bool {
-        self.nodes.is_empty()
+        self.closure.derivations().is_empty()
     }
 
     /// What is wanted, as given.
@@ -172,20 +149,13 @@ impl Graph {
         &self.roots
     }
 
-    /// All nodes, inputs before dependents.
-    pub fn topological(&self) -> &[NodeIndex] {
-        &self.topological
-    }
-
     /// Every store path whose validity [`decide`](crate::plan::decide()) may depend on: known
     /// output paths, sources and the `.drv` files themselves.
     pub fn paths(&self) -> BTreeSet<StorePath> {
-        let paths = self.nodes.iter().flat_map(|node| {
-            let outputs = node.parsed.outputs.values().flatten();
-            let sources = &node.parsed.sources;
-            outputs
-                .chain(sources)
-                .chain(std::iter::once(&node.parsed.path))
+        let paths = self.closure.derivations().iter().flat_map(|node| {
+            let outputs = node.outputs.values().flatten();
+            let own = std::iter::once(&node.path);
+            outputs.chain(&node.sources).chain(own)
         });
         let mut paths: Vec<Ranked<'_>> = paths.map(Ranked::from).collect();
         paths.sort_unstable();
@@ -194,30 +164,45 @@ impl Graph {
     }
 }
 
-fn root(closure: &Closure, wanted: &Wanted) -> Result<Root, Error> {
-    let name = wanted.name.clone();
+/// What is wanted; most roots want the same `sets`.
+fn root(closure: &Closure, wanted: &Wanted, sets: &mut Vec<Names>) -> Result<Root, Error> {
     let Some(position) = closure.position(&wanted.drv) else {
         return Err(Error::NotInClosure {
-            name,
+            name: wanted.name.clone(),
             drv: wanted.drv.clone(),
         });
     };
     let known = &closure.derivations()[position].outputs;
-    let outputs: BTreeSet<String> = match &wanted.outputs {
-        Outputs::All => known.keys().map(ToOwned::to_owned).collect(),
-        Outputs::Names(names) => names.clone(),
+    let outputs = match &wanted.outputs {
+        Outputs::All => one_of(sets, known.keys()),
+        Outputs::Names(names) => one_of(sets, names.iter().map(String::as_str)),
     };
     if let Some(output) = outputs.iter().find(|output| !known.contains_key(output)) {
         return Err(Error::NoSuchOutput {
-            name,
+            name: wanted.name.clone(),
             drv: wanted.drv.clone(),
             output: output.clone(),
             outputs: known.keys().map(ToOwned::to_owned).collect(),
         });
     }
     Ok(Root {
-        name,
+        name: wanted.name.clone(),
         node: NodeIndex(position),
-        outputs: Arc::new(outputs),
+        outputs,
     })
+}
+
+/// The set that has these names, which are in order.
+fn one_of<'a>(
+    sets: &mut Vec<Names>,
+    names: impl ExactSizeIterator<Item = &'a str> + Clone,
+) -> Names {
+    let same =
+        |set: &&Names| set.len() == names.len() && set.iter().map(String::as_str).eq(names.clone());
+    if let Some(known) = sets.iter().take(SETS).find(same) {
+        return known.clone();
+    }
+    let set: Names = Arc::new(names.map(ToOwned::to_owned).collect());
+    sets.push(set.clone());
+    set
 }

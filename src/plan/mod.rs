@@ -15,9 +15,13 @@
 pub mod closure;
 mod decide;
 pub mod effects;
+mod given;
 pub mod graph;
+mod lists;
 mod order;
 pub mod show;
+mod valid;
+mod walk;
 
 use std::collections::BTreeSet;
 use std::sync::Arc;

@@ -4,31 +4,15 @@
 
 use std::cmp::Reverse;
 
-use super::{Decided, Graph, NodeIndex};
+use super::{Graph, NodeIndex};
 
-/// Sets the height of every node to be built, and lists these nodes, most urgent first.
-pub fn order(graph: &Graph, nodes: &mut [Decided]) -> Vec<NodeIndex> {
-    let mut order = Vec::new();
-    for &index in graph.topological().iter().rev() {
-        if nodes[index.0].decision.missing().is_none() {
-            continue;
-        }
-        let above = nodes[index.0].height + 1;
-        // Dependents come first here, so this node's own height is final.
-        let waits_for = std::mem::take(&mut nodes[index.0].waits_for);
-        for input in &waits_for {
-            let height = &mut nodes[input.0].height;
-            *height = above.max(*height);
-        }
-        nodes[index.0].waits_for = waits_for;
-        order.push(index);
-    }
-    let mut order: Vec<_> = order
-        .into_iter()
-        .map(|node| {
-            let height = Reverse(nodes[node.0].height);
-            let name = graph.node(node).parsed.name();
-            (height, beginning(name), name, node)
+/// Lists the nodes to be built, most urgent first.
+pub fn order(graph: &Graph, building: &[bool], heights: &[usize]) -> Vec<NodeIndex> {
+    let nodes = graph.nodes().zip(building).filter(|(_, built)| **built);
+    let mut order: Vec<_> = nodes
+        .map(|((node, known), _)| {
+            let name = known.parsed.name();
+            (Reverse(heights[node.0]), beginning(name), name, node)
         })
         .collect();
     // Nodes are numbered by path.

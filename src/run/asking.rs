@@ -80,6 +80,15 @@ impl Session<'_> {
         self.those(paths, answer)
     }
 
+    /// Returns all paths that are valid, if these are no more than so many.
+    pub(super) fn all_valid(&mut self, at_most: usize) -> Result<Option<Vec<StorePath>>, Error> {
+        match self.ask(&ToAgent::QueryAll { at_most })? {
+            FromAgent::AllValid { paths } => Ok(Some(paths)),
+            FromAgent::MoreValid => Ok(None),
+            other => Err(self.unexpected(&other)),
+        }
+    }
+
     /// Those of the paths, which are in order, that the answer names.
     fn those(
         &self,

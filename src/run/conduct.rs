@@ -21,6 +21,9 @@ use crate::tunnel::{PathFacts, ToAgent};
 const PATIENCE: Duration = Duration::from_secs(4);
 /// How soon an agent asks for its next build.
 const PROMPT: Duration = Duration::from_secs(1);
+/// How many slots there are for each job (plain): an op keeps its slot until a daemon has taken it
+/// apart, and meanwhile the next one can begin.
+const SLOTS: usize = 2;
 /// How often it is asked whether the run is to stop.
 const TICK: Duration = Duration::from_millis(100);
 
@@ -96,7 +99,7 @@ impl<'c, 'a, 's> Conductor<'c, 'a, 's> {
     fn run_to_end(&mut self) -> Result<(), Error> {
         let open = self.course.schedule.open();
         if self.course.options.shape == Shape::Plain && open > 0 {
-            let count = self.course.options.jobs.min(open);
+            let count = (self.course.options.jobs * SLOTS).min(open);
             self.slots = self
                 .session
                 .lease(u32::try_from(count).unwrap_or(u32::MAX))?;
@@ -207,10 +210,14 @@ impl<'c, 'a, 's> Conductor<'c, 'a, 's> {
             || self.course.schedule.open() == 0 && !self.course.effects.iter().any(is_open)
     }
 
-    /// How many nodes run. An op whose job is done counts until its agent asks for the next one, or
-    /// it would get a second op beside it; a plain one until it has ended, for it holds its slot.
+    /// How many nodes run. In strong an op whose job is done counts until its agent asks for the next
+    /// one, or it would get a second op beside it.
     fn running(&self) -> usize {
-        self.workers.values().filter(|worker| !worker.idle).count()
+        let counts = |worker: &&Worker| match self.course.options.shape {
+            Shape::Strong => !worker.idle,
+            Shape::Plain => worker.job.is_some(),
+        };
+        self.workers.values().filter(counts).count()
     }
 
     /// Whether a build has where to be made: a plain op's slot is free when the op has ended.

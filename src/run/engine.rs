@@ -7,7 +7,7 @@ use crate::agent;
 use crate::buildkit::Address;
 use crate::engine::buildkit::{self, BuildKit};
 use crate::engine::lower::{Lowering, SandboxPaths, Scratch, StoreSource};
-use crate::engine::offer::Outside;
+use crate::engine::offer::{self, Outside};
 use crate::engine::{self, Engine, embedded};
 use crate::llb::Network;
 use crate::nix::InStore;
@@ -25,38 +25,48 @@ pub enum EngineChoice {
     BuildKit {
         /// Where it is.
         address: Address,
-        /// What ops take of it beyond a sandbox.
+        /// What ops take of it beyond a sandbox and a network.
         entitlements: Vec<String>,
-        /// What it has for ops that may reach the network.
+        /// What it had for ops that may reach the network when the command began.
         outside: Outside,
     },
 }
 
-/// Says what all ops of the run have in common; what the engine offers besides is not known yet.
-pub(super) fn lowering(options: &Options) -> Result<Lowering, Error> {
-    let (agent, sandbox_paths, outside) = match &options.engine {
-        EngineChoice::Embedded => (
-            embedded::agent_id(&options.program),
-            SandboxPaths::Absent,
-            Network::Default,
-        ),
-        EngineChoice::BuildKit { outside, .. } => (
-            buildkit::agent_id(&options.program),
-            SandboxPaths::Store(Vec::new()),
-            match outside {
-                Outside::Default => Network::Default,
-                Outside::Host { .. } => Network::Host,
-                Outside::Nothing { .. } => Network::None,
-            },
-        ),
-    };
-    Ok(Lowering {
-        shape: options.shape,
-        agent: agent.map_err(Error::Prepare)?,
-        scratch: Scratch::Sized,
-        outside,
-        sandbox_paths,
+/// Says what the engine has for ops that may reach the network: a daemon that was lost is asked
+/// once more, for it may have come back without.
+pub(super) fn outside(options: &Options, session: u32) -> Result<Outside, Error> {
+    Ok(match &options.engine {
+        EngineChoice::Embedded => Outside::Default,
+        EngineChoice::BuildKit { outside, .. } if session == 0 => outside.clone(),
+        EngineChoice::BuildKit { address, .. } => offer::outside(address, &options.cancel)?,
     })
+}
+
+/// Says what all ops of a session have in common, without asking the engine.
+pub(super) fn lowering(options: &Options, outside: &Outside) -> Result<Lowering, Error> {
+    let agent = match &options.engine {
+        EngineChoice::Embedded => embedded::agent_id(&options.program),
+        EngineChoice::BuildKit { .. } => buildkit::agent_id(&options.program),
+    };
+    let agent = agent.map_err(Error::Prepare)?;
+    Ok(common(options, outside, agent, Scratch::Sized))
+}
+
+fn common(options: &Options, outside: &Outside, agent: String, scratch: Scratch) -> Lowering {
+    Lowering {
+        shape: options.shape,
+        agent,
+        scratch,
+        outside: match outside {
+            Outside::Default => Network::Default,
+            Outside::Host { .. } => Network::Host,
+            Outside::Nothing { .. } => Network::None,
+        },
+        sandbox_paths: match options.engine {
+            EngineChoice::Embedded => SandboxPaths::Absent,
+            EngineChoice::BuildKit { .. } => SandboxPaths::Store(Vec::new()),
+        },
+    }
 }
 
 /// Says how the paths come into ops.
@@ -71,15 +81,15 @@ pub(super) fn sandbox_paths(
     })
 }
 
-/// Starts the engine for a session, and makes the lowering fit what it offers.
+/// Starts the engine for a session, and says what all its ops have in common.
 pub(super) fn start(
     options: &Options,
     session: &str,
-    lowering: &mut Lowering,
+    outside: &Outside,
     directory: &Directory,
     tunnel: &Path,
     tell: &Sender<Happening>,
-) -> Result<Box<dyn Engine>, Error> {
+) -> Result<(Box<dyn Engine>, Lowering), Error> {
     let EngineChoice::BuildKit {
         address,
         entitlements,
@@ -87,14 +97,18 @@ pub(super) fn start(
     } = &options.engine
     else {
         prepare_store(options)?;
-        return Ok(Box::new(start_engine(options, directory, tunnel, tell)?));
+        let engine = start_engine(options, directory, tunnel, tell)?;
+        return Ok((Box::new(engine), lowering(options, outside)?));
+    };
+    let leave = match outside {
+        Outside::Host { entitlement } => Some(entitlement),
+        Outside::Default | Outside::Nothing { .. } => None,
     };
     let config = buildkit::Config {
         address: address.clone(),
         program: options.program.clone(),
-        agent: lowering.agent.clone(),
         shape: options.shape,
-        entitlements: entitlements.clone(),
+        entitlements: entitlements.iter().chain(leave).cloned().collect(),
         tunnel: tunnel.to_path_buf(),
         run: session.to_owned(),
         logins: options.logins.clone(),
@@ -106,8 +120,8 @@ pub(super) fn start(
         let _ = tell.send(Happening::Engine(event));
     };
     let engine = BuildKit::start(config, events)?;
-    lowering.scratch = engine.scratch;
-    Ok(Box::new(engine))
+    let lowering = common(options, outside, engine.agent.clone(), engine.scratch);
+    Ok((Box::new(engine), lowering))
 }
 
 /// Says where ops have what `sandbox-paths` ask for.

@@ -84,6 +84,10 @@ impl Conductor<'_, '_, '_> {
         let Some(worker) = self.workers.get_mut(nonce) else {
             return;
         };
+        if worker.speaker.is_none() {
+            // It came with a hello that was not welcome: no job reaches its agent.
+            return;
+        }
         if std::mem::take(&mut worker.ahead) && worker.job.is_some() {
             return;
         }

@@ -4,12 +4,13 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::io::Write;
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use rustix::buffer::spare_capacity;
 use rustix::fs::{Mode, OFlags};
 use rustix::io::retry_on_intr;
 
-use crate::nix::{InStore, StorePath};
+use crate::nix::{InStore, StorePath, base_name};
 use crate::plan::closure::{Source, SourceError};
 use crate::run::{EngineChoice, Error, Options};
 use crate::store::{NixDir, PathInfo, Store, TempRoots, tree};
@@ -34,7 +35,7 @@ impl<'a> Files<'a> {
 
 impl Source for Files<'_> {
     fn read(&self, drv: &StorePath) -> Result<Vec<u8>, SourceError> {
-        let name = drv.to_basename();
+        let name = base_name(drv);
         for (dir, opened) in &self.dirs {
             if let Some(Ok(bytes)) = opened.as_ref().map(|opened| read_in(opened, &name)) {
                 return Ok(bytes);
@@ -47,6 +48,24 @@ impl Source for Files<'_> {
             }
         }
         Err(SourceError::Missing)
+    }
+}
+
+/// Files that are counted as they are read.
+pub(super) struct Counted<'a, F> {
+    pub(super) files: Files<'a>,
+    pub(super) count: AtomicUsize,
+    /// Is told each time that there are twice as many.
+    pub(super) tell: F,
+}
+
+impl<F: Fn(usize) + Sync> Source for Counted<'_, F> {
+    fn read(&self, drv: &StorePath) -> Result<Vec<u8>, SourceError> {
+        let count = self.count.fetch_add(1, Ordering::Relaxed) + 1;
+        if count.is_power_of_two() {
+            (self.tell)(count);
+        }
+        self.files.read(drv)
     }
 }
 

@@ -22,6 +22,7 @@ mod material;
 mod ops;
 mod outcome;
 mod outside;
+mod planning;
 mod positions;
 mod prepare;
 mod replan;
@@ -31,6 +32,7 @@ mod session;
 mod silence;
 mod start;
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -42,6 +44,7 @@ pub use engine::EngineChoice;
 pub use house::{with_closure, with_store};
 pub use ops::ops;
 pub use outcome::exit_code;
+pub use planning::plan;
 use replan::{Ran, Rounds};
 use session::Session;
 
@@ -50,7 +53,8 @@ use crate::event::{Event, Sink, Summary};
 use crate::nix::derivation::Systems;
 use crate::nix::{StorePath, Wanted};
 use crate::pipeline::Pipeline;
-use crate::plan::{self, Effects, Graph, Plan, closure};
+use crate::plan::closure::{self, Remains};
+use crate::plan::{self, Effects, Graph, Plan};
 use crate::store::{GcLock, NixDir};
 use crate::tunnel::SandboxPath;
 
@@ -248,33 +252,6 @@ fn count(number: usize, noun: &str) -> String {
     }
 }
 
-/// Plans without running: what would be built, and why.
-pub fn plan(
-    options: &Options,
-    wanted: &[Wanted],
-    pipeline: Option<&Pipeline>,
-) -> Result<Planned, Error> {
-    let graph = read_graph(options, wanted, pipeline)?;
-    let effects = connect(&graph, pipeline)?;
-    effects::admit(options, &effects)?;
-    let (touched, mut session) = std::thread::scope(|scope| {
-        let touched = scope.spawn(|| touched(&graph, &effects));
-        let session = Session::open(options, 0)?;
-        effects::admit_there(&session, &effects)?;
-        Ok::<_, Error>((touched.join().expect("it only collects paths"), session))
-    })?;
-    // Nothing will be used, so nothing is protected.
-    let valid = session.valid(touched)?;
-    let leaving = session.leave();
-    let plan = plan::decide(&graph, &valid, &options.systems);
-    leaving.wait();
-    Ok(Planned {
-        graph,
-        plan,
-        effects,
-    })
-}
-
 /// What a run is about.
 pub struct Evaluated<'a> {
     /// Derivations.
@@ -310,7 +287,8 @@ pub fn realise(
         sandbox_paths,
     } = evaluated;
     let data = pipeline.map(|run| &run.pipeline);
-    let graph = read_graph(options, wanted, data)?;
+    let (graph, remains) = read_graph(options, wanted, data, |_| ())?;
+    remains.clear();
     let effects = connect(&graph, data)?;
     effects::admit(options, &effects)?;
     let planned = Planned {
@@ -343,18 +321,25 @@ fn read_graph(
     options: &Options,
     wanted: &[Wanted],
     pipeline: Option<&Pipeline>,
-) -> Result<Graph, Error> {
-    let mut all = wanted.to_vec();
+    count: impl Fn(usize) + Sync,
+) -> Result<(Graph, Remains), Error> {
+    let mut all = Cow::Borrowed(wanted);
     if let Some(pipeline) = pipeline {
         // A pipeline's builds are usually what is wanted, too.
         let more = plan::effects::wanted(pipeline);
-        all.extend(more.into_iter().filter(|one| !wanted.contains(one)));
+        let more = more.into_iter().filter(|one| !wanted.contains(one));
+        all.to_mut().extend(more);
     }
-    let files = material::Files::open(&options.sources);
-    let roots: BTreeSet<StorePath> = all.iter().map(|wanted| wanted.drv.clone()).collect();
+    let files = material::Counted {
+        files: material::Files::open(&options.sources),
+        count: AtomicUsize::new(0),
+        tell: count,
+    };
+    let roots = all.iter().map(|wanted| &wanted.drv);
     let threads = std::thread::available_parallelism().unwrap_or(std::num::NonZero::<usize>::MIN);
-    let closure = closure::load(&roots, &files, threads).map_err(Error::Closure)?;
-    Graph::new(closure, &all).map_err(Error::Graph)
+    let (closure, remains) = closure::load(roots, &files, threads).map_err(Error::Closure)?;
+    let graph = Graph::new(closure, &all).map_err(Error::Graph)?;
+    Ok((graph, remains))
 }
 
 fn connect(graph: &Graph, pipeline: Option<&Pipeline>) -> Result<Effects, Error> {

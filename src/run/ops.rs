@@ -25,7 +25,7 @@ pub fn ops(
     pipeline: Option<&Pipeline>,
     sandbox_paths: &[SandboxPath],
 ) -> Result<Vec<Vec<u8>>, Error> {
-    let mut lowering = engine::lowering(options)?;
+    let mut lowering = engine::lowering(options, &engine::outside(options, 0)?)?;
     lowering.sandbox_paths = engine::sandbox_paths(options, sandbox_paths)?;
     let mut ops = vec![lowering.store(NONCE)?];
     for node in &planned.plan.order {
@@ -67,7 +67,7 @@ fn build(lowering: &Lowering, planned: &Planned, node: NodeIndex) -> Result<Vec<
         slot: 0,
         closure: inputs.iter().collect(),
     };
-    Ok(lowering.build(&node.parsed.path, reach(&node.parsed), &inputs, NONCE)?)
+    Ok(lowering.build(&node.parsed.path, reach(node.parsed), &inputs, NONCE)?)
 }
 
 fn outputs(planned: &Planned, node: NodeIndex, names: &BTreeSet<String>) -> Vec<StorePath> {

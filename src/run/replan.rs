@@ -43,6 +43,8 @@ pub(super) struct Rounds<'a, 'p> {
     opened: u32,
     losses: u32,
     begun: bool,
+    /// Whether it was said that effects use the network of the daemon's host.
+    warned: bool,
 }
 
 /// What came of it.
@@ -68,6 +70,7 @@ impl<'a, 'p> Rounds<'a, 'p> {
             opened: 0,
             losses: 0,
             begun: false,
+            warned: false,
         }
     }
 
@@ -213,14 +216,9 @@ impl<'a, 'p> Rounds<'a, 'p> {
         course.settle_adrift(session)?;
         let plan = plan::decide(&course.planned.graph, &valid, &course.options.systems);
         refuse(&course.planned.graph, &plan)?;
-        let network = outside::admit(
-            course.options,
-            &course.planned.graph,
-            &plan,
-            &course.planned.effects,
-        )?;
         let counts = plan.counts();
         course.adopt(plan);
+        let network = outside::admit(session, course)?;
         let build = course.schedule.open();
         let waiting = |state: &&EffectState| **state == EffectState::Waiting;
         let effects = course.effects.iter().filter(waiting).count();
@@ -230,8 +228,8 @@ impl<'a, 'p> Rounds<'a, 'p> {
             build,
             effects,
         });
-        if !self.begun
-            && let Some(warning) = network
+        if let Some(warning) = network
+            && !std::mem::replace(&mut self.warned, true)
         {
             course.sink.event(&warning);
         }

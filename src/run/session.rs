@@ -6,6 +6,7 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::time::{Duration, Instant};
 
 use crate::engine::lower::{Lowering, SandboxPaths};
+use crate::engine::offer::Outside;
 use crate::engine::{Engine, EngineEvent, Op, OpEnd, OpExit, OpRoot, tells_of_lost_store};
 use crate::run::connection::{Happening, Listening, Speaker};
 use crate::run::prepare::{Directory, sandbox_device};
@@ -29,6 +30,8 @@ pub(super) struct Session<'a> {
     pub(super) name: String,
     /// The copy of the store that answers.
     pub(super) instance: String,
+    /// What the engine has for ops that may reach the network.
+    pub(super) outside: Outside,
     /// How ops are made.
     pub(super) lowering: Lowering,
     /// What of the machine builders see.
@@ -65,8 +68,9 @@ impl<'a> Session<'a> {
         };
         let (tell, happenings) = channel();
         let listening = Listening::start(back, tell.clone()).map_err(Error::Prepare)?;
-        let mut lowering = engine::lowering(options)?;
-        let engine = engine::start(options, &name, &mut lowering, &directory, &front, &tell)?;
+        let outside = engine::outside(options, number)?;
+        let (engine, lowering) =
+            engine::start(options, &name, &outside, &directory, &front, &tell)?;
         let mut pending = Pending {
             engine,
             happenings,
@@ -86,6 +90,7 @@ impl<'a> Session<'a> {
             options,
             name,
             instance,
+            outside,
             lowering,
             sandbox_paths: Vec::new(),
             engine: pending.engine,

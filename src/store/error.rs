@@ -72,6 +72,15 @@ pub enum Error {
         /// How long this process waited.
         waited: Duration,
     },
+    /// There is no room for the database.
+    #[error("the disk of store database `{path}` is full")]
+    Full {
+        /// The database.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: rusqlite::Error,
+    },
     /// Any other failure of the database.
     #[error("store database `{path}` failed")]
     Database {

@@ -24,14 +24,18 @@ impl fmt::Display for Holder {
     }
 }
 
-/// Finds another process that holds a file locked; none if none can be seen.
+/// Finds another process that holds a file locked; none if none can be seen. Who locks it for
+/// writing is to blame before those who only read.
 pub fn holder(file: &Path) -> Option<Holder> {
     let metadata = file.metadata().ok()?;
     let device = metadata.dev();
     let device = (rustix::fs::major(device), rustix::fs::minor(device));
     let holds = |line: &str| holds(line, device, metadata.ino());
     let locks = fs_err::read_to_string("/proc/locks").ok()?;
-    let taker = locks.lines().filter_map(holds).find_map(stranger);
+    let (writing, reading): (Vec<&str>, Vec<&str>) =
+        locks.lines().partition(|line| line.contains(" WRITE "));
+    let all = writing.into_iter().chain(reading);
+    let taker = all.filter_map(holds).find_map(stranger);
     taker.or_else(|| heir(|line| holds(line).is_some()))
 }
 

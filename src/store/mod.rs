@@ -19,6 +19,7 @@
 
 pub mod agents;
 pub mod attempts;
+mod barred;
 mod database;
 mod error;
 mod holders;
@@ -42,6 +43,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+pub use barred::barred_by;
 use database::Database;
 pub use database::{PathInfo, Registration};
 pub use error::Error;
@@ -239,6 +241,11 @@ impl Store {
     /// Quickest for paths that are sorted.
     pub fn which_valid(&self, paths: &[StorePath]) -> Result<Vec<usize>, Error> {
         self.database.which_valid(paths)
+    }
+
+    /// All paths that are valid, in the order of their texts; none if there are more than that.
+    pub fn all_valid(&self, at_most: usize) -> Result<Option<Vec<StorePath>>, Error> {
+        self.database.all_valid(at_most)
     }
 
     /// What is registered about a path.

@@ -3,6 +3,9 @@
 //! Links lie in `gcroots/pontoon/<run>/`. A run holds a lock on `pontoon/runs/<run>.lock`: links of
 //! a run whose lock is free are a dead one's, and go when the next run begins.
 //!
+//! A link is a name, which says it all: that of the path. All are names of one empty file, for a new
+//! file takes much longer than another name, and there may be ten thousand.
+//!
 //! While the run's agent lives its temp roots hold the same paths and more. Links hold what was asked
 //! for between an agent that was killed and the next one of the run.
 
@@ -10,6 +13,7 @@ use std::io::ErrorKind;
 use std::path::PathBuf;
 
 use rustix::fs::FlockOperation;
+use rustix::io::Errno;
 
 use super::locks::{is_current, open_lock, try_flock};
 use super::{Error, NixDir, tree};
@@ -19,6 +23,8 @@ use crate::nix::StorePath;
 #[derive(Debug)]
 pub struct Roots {
     folder: PathBuf,
+    /// The newest file that has names.
+    file: Option<PathBuf>,
     lock: fs_err::File,
 }
 
@@ -42,7 +48,8 @@ impl Roots {
         };
         let folder = dir.gcroots().join("pontoon").join(run);
         fs_err::create_dir_all(&folder)?;
-        Ok(Self { folder, lock })
+        let file = None;
+        Ok(Self { folder, file, lock })
     }
 
     /// Links these paths. A link to a path that is not valid yet protects it from then on.
@@ -51,12 +58,23 @@ impl Roots {
         paths: impl IntoIterator<Item = &'a StorePath>,
     ) -> Result<(), Error> {
         for path in paths {
-            let link = self.folder.join(path.to_basename());
-            match fs_err::os::unix::fs::symlink(path.to_absolute_path(), link) {
-                Err(error) if error.kind() == ErrorKind::AlreadyExists => {}
-                other => other?,
-            }
+            self.name(self.folder.join(path.to_basename()))?;
         }
+        Ok(())
+    }
+
+    fn name(&mut self, place: PathBuf) -> Result<(), Error> {
+        // A file may have all the names it can have, and some file systems give it no second one.
+        if let Some(file) = &self.file
+            && matches!(rustix::fs::link(file, &place), Ok(()) | Err(Errno::EXIST))
+        {
+            return Ok(());
+        }
+        match fs_err::File::create_new(&place) {
+            Err(error) if error.kind() == ErrorKind::AlreadyExists => {}
+            other => drop(other?),
+        }
+        self.file = Some(place);
         Ok(())
     }
 }

@@ -46,6 +46,14 @@ pub enum FromAgent {
         /// Their positions, ascending: a plan may ask for a hundred thousand.
         which: Vec<usize>,
     },
+    /// Answers `QueryAll`: every path that is valid.
+    AllValid {
+        /// In no particular order.
+        #[serde(with = "crate::nix::text::words")]
+        paths: Vec<StorePath>,
+    },
+    /// Answers `QueryAll`: more paths are valid than that.
+    MoreValid,
     /// Answers `Query` for a closure: those of the asked paths that are valid, and what they need.
     Paths {
         /// In no particular order.
@@ -120,6 +128,12 @@ pub enum ToAgent {
         paths: Vec<StorePath>,
         /// Only these, or their closure too.
         scope: QueryScope,
+    },
+    /// Which paths are valid at all? Where these are not many more than those of a question, they
+    /// are said sooner than it is read.
+    QueryAll {
+        /// How many may be named.
+        at_most: usize,
     },
     /// Lease slots until this agent ends.
     Lease {

@@ -88,6 +88,30 @@ fn every_file_is_part_of_the_program() {
     check(&complaints);
 }
 
+/// A variable is a literal of its own wherever it is read or set.
+#[test]
+fn every_variable_of_ours_is_documented() {
+    let pages = ["docs/environment.md", "docs/performance.md"];
+    let read = |page| fs_err::read_to_string(source::top().join(page)).expect("it is there");
+    let pages = pages.map(read).concat();
+    let mut complaints = Vec::new();
+    // Unit tests may have variables of any name.
+    let is_test = |file: &File| file.path.iter().any(|part| part == "tests");
+    for file in all_files().filter(|file| !is_test(file)) {
+        for word in file.text.split('"').filter(|word| is_variable(word)) {
+            if !pages.contains(&format!("`{word}`")) {
+                complaints.push(format!("{}: no page has {word}", file.path.display()));
+            }
+        }
+    }
+    check(&complaints);
+}
+
+fn is_variable(word: &str) -> bool {
+    let name = word.strip_prefix("PONTOON_");
+    name.is_some_and(|name| name.chars().all(|c| c.is_ascii_uppercase() || c == '_'))
+}
+
 /// Adds a file and all that its `mod` declarations lead to.
 fn reach(path: &Path, reached: &mut BTreeSet<PathBuf>) {
     let Ok(text) = fs_err::read_to_string(source::top().join(path)) else {

@@ -154,6 +154,12 @@ impl<'p> Daemon<'p> {
         self.wait();
     }
 
+    /// Starts a dockerd again, on the same root, with these settings too.
+    pub(crate) fn restart_configured(&mut self, settings: &Value) {
+        docker::configure(self.kind, &self.directory, settings);
+        self.restart();
+    }
+
     /// Freezes it: it keeps its connections, and answers nobody.
     pub(crate) fn freeze(&self) {
         self.signal(Signal::STOP);

@@ -1,9 +1,9 @@
 //! `pontoon build`: evaluates, builds what is missing, links the outputs.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
-use super::target;
+use super::{exec, target};
 use crate::cli::error::Error;
 use crate::cli::session::{Finished, Format, Session, Work};
 use crate::cli::surroundings::Surroundings;
@@ -121,8 +121,8 @@ impl Args {
         drop(sink);
         linked?;
         if finished.exit_code == 0 {
-            let store = place.store.flag().filter(|_| engine.is_here());
-            self.deliver(resolves, store.as_deref(), &evaluated.wanted, &finished)?;
+            let store = engine.is_here().then_some(&place.store);
+            self.deliver(resolves, store, &evaluated.wanted, &finished)?;
         }
         Ok(finished.exit_code)
     }
@@ -161,7 +161,7 @@ impl Args {
     fn deliver(
         &self,
         resolves: bool,
-        store: Option<&str>,
+        store: Option<&settings::Store>,
         wanted: &[Wanted],
         finished: &Finished,
     ) -> Result<(), Error> {
@@ -170,7 +170,11 @@ impl Args {
         }
         let silent = self.links.no_link || self.report.quiet || self.report.json;
         if !resolves && !silent {
-            output::say(&unlinked(store, wanted, &finished.outputs));
+            let mut lines = named(wanted, &finished.outputs);
+            if let Some(store) = store {
+                lines.extend(hints(&store.root, &finished.outputs));
+            }
+            output::say(&lines);
         }
         Ok(())
     }
@@ -182,11 +186,7 @@ fn paths(results: &[BTreeMap<String, StorePath>]) -> String {
 }
 
 /// Names the outputs where a link to them would lead nowhere.
-fn unlinked(
-    store: Option<&str>,
-    wanted: &[Wanted],
-    results: &[BTreeMap<String, StorePath>],
-) -> Vec<String> {
+fn named(wanted: &[Wanted], results: &[BTreeMap<String, StorePath>]) -> Vec<String> {
     let mut lines = vec![];
     for (wanted, outputs) in wanted.iter().zip(results) {
         for (output, path) in outputs {
@@ -200,20 +200,28 @@ fn unlinked(
             lines.push(format!("{}{output}: {path}", text::label(name)));
         }
     }
+    lines
+}
+
+/// Says how to get at outputs of a store that is not mounted at its place: at one with programs, or
+/// else at the first.
+fn hints(root: &Path, results: &[BTreeMap<String, StorePath>]) -> Vec<String> {
+    let place = |path: &StorePath| root.join(path.to_absolute_path().trim_start_matches('/'));
     let programs = results
         .iter()
         .filter_map(|outputs| outputs.get("bin").or(outputs.get("out")));
+    let program = programs.clone().find(|path| exec::runs(&place(path)));
     let first = programs
         .chain(results.iter().flat_map(BTreeMap::values))
         .next();
-    if let (Some(path), Some(store)) = (first, store) {
-        let store = style::quote(store);
-        lines.push(format!(
-            "hint: no link is made, for it would not resolve outside of {store}"
-        ));
-        lines.push(format!("hint: pontoon exec --store {store} {path}"));
-    }
-    lines
+    let shown = style::quote(&root.display().to_string()).into_owned();
+    let how = match (program, first) {
+        (Some(program), _) => format!("hint: pontoon exec --store {shown} {program}"),
+        (None, Some(path)) => format!("hint: it is `{}`", place(path).display()),
+        (None, None) => return vec![],
+    };
+    let why = format!("hint: no link is made, for it would not resolve outside of {shown}");
+    vec![why, how]
 }
 
 #[cfg(test)]
@@ -221,32 +229,54 @@ mod tests {
     use super::*;
     use crate::nix::Outputs;
 
+    fn path(name: &str) -> StorePath {
+        let text = format!("/nix/store/0c0rl5kb4b7jlqq8q01qmjdy4vgn2mny-{name}");
+        text.parse().unwrap()
+    }
+
+    fn outputs() -> [BTreeMap<String, StorePath>; 1] {
+        let outputs = [("out", "hello"), ("dev", "hello-dev")];
+        [outputs
+            .map(|(output, name)| (output.to_owned(), path(name)))
+            .into()]
+    }
+
     #[test]
-    fn says_how_to_run_what_cannot_be_linked() {
-        let path = |name: &str| -> StorePath {
-            format!("/nix/store/0c0rl5kb4b7jlqq8q01qmjdy4vgn2mny-{name}")
-                .parse()
-                .unwrap()
-        };
+    fn names_what_cannot_be_linked() {
         let wanted = [Wanted {
             name: ".#hello^*".into(),
             drv: path("hello.drv"),
             outputs: Outputs::All,
         }];
-        let outputs = [[
-            ("out".to_owned(), path("hello")),
-            ("dev".to_owned(), path("hello-dev")),
-        ]
-        .into()];
-        insta::assert_snapshot!(unlinked(Some("/srv/s"), &wanted, &outputs).join("\n"), @"
+        insta::assert_snapshot!(named(&wanted, &outputs()).join("\n"), @"
         .#hello^dev: /nix/store/0c0rl5kb4b7jlqq8q01qmjdy4vgn2mny-hello-dev
         .#hello: /nix/store/0c0rl5kb4b7jlqq8q01qmjdy4vgn2mny-hello
-        hint: no link is made, for it would not resolve outside of /srv/s
-        hint: pontoon exec --store /srv/s /nix/store/0c0rl5kb4b7jlqq8q01qmjdy4vgn2mny-hello
         ");
-        insta::assert_snapshot!(paths(&outputs), @"
+        insta::assert_snapshot!(paths(&outputs()), @"
         /nix/store/0c0rl5kb4b7jlqq8q01qmjdy4vgn2mny-hello-dev
         /nix/store/0c0rl5kb4b7jlqq8q01qmjdy4vgn2mny-hello
+        ");
+    }
+
+    #[test]
+    fn says_how_to_run_what_runs_and_where_anything_else_is() {
+        let root = tempfile::tempdir().unwrap();
+        let hints = || {
+            let lines = hints(root.path(), &outputs()).join("\n");
+            lines.replace(root.path().to_str().unwrap(), "/srv/s")
+        };
+        let output = root
+            .path()
+            .join("nix/store/0c0rl5kb4b7jlqq8q01qmjdy4vgn2mny-hello");
+        fs_err::create_dir_all(&output).unwrap();
+        insta::assert_snapshot!(hints(), @"
+        hint: no link is made, for it would not resolve outside of /srv/s
+        hint: it is `/srv/s/nix/store/0c0rl5kb4b7jlqq8q01qmjdy4vgn2mny-hello`
+        ");
+        fs_err::create_dir(output.join("bin")).unwrap();
+        insta::assert_snapshot!(hints(), @"
+        hint: no link is made, for it would not resolve outside of /srv/s
+        hint: pontoon exec --store /srv/s /nix/store/0c0rl5kb4b7jlqq8q01qmjdy4vgn2mny-hello
         ");
     }
 }

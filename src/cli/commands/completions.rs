@@ -1,6 +1,5 @@
 //! `pontoon completions`: what a shell needs to complete the command line.
 
-use clap::CommandFactory;
 use clap_complete::Shell;
 
 use crate::cli::args::Arguments;
@@ -22,13 +21,30 @@ impl Args {
     /// Writes them.
     pub fn run(self) -> Result<u8, Error> {
         let mut script = vec![];
-        clap_complete::generate(
-            self.shell,
-            &mut Arguments::command(),
-            "pontoon",
-            &mut script,
-        );
+        clap_complete::generate(self.shell, &mut Arguments::shown(), "pontoon", &mut script);
         output::data(&script)?;
         Ok(0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::ValueEnum;
+
+    use super::*;
+
+    #[test]
+    fn every_shell_completes_what_people_type_and_nothing_else() {
+        for shell in Shell::value_variants() {
+            let mut script = vec![];
+            clap_complete::generate(*shell, &mut Arguments::shown(), "pontoon", &mut script);
+            let script = String::from_utf8(script).unwrap();
+            for word in ["doctor", "prune", "lock-timeout"] {
+                assert!(script.contains(word), "{shell}: {word}");
+            }
+            for internal in ["leash", "helper", "Internal"] {
+                assert!(!script.contains(internal), "{shell}: {internal}");
+            }
+        }
     }
 }

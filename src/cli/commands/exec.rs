@@ -105,6 +105,16 @@ fn logical(path: &Path) -> Result<PathBuf, Error> {
     }
 }
 
+/// Whether a path has something to run. What a link in it leads to is known in the store alone.
+pub fn runs(place: &Path) -> bool {
+    match fs_err::symlink_metadata(place) {
+        Ok(found) if found.is_file() => found.permissions().mode() & 0o111 != 0,
+        Ok(found) if found.is_dir() => fs_err::symlink_metadata(place.join("bin")).is_ok(),
+        Ok(_) => true,
+        Err(_) => false,
+    }
+}
+
 /// The program itself, or the one in `bin`: the only one, or the one named like the output.
 fn program(path: &Path) -> Result<PathBuf, Error> {
     let metadata = fs_err::metadata(path).map_err(|source| Error::new(Kind::Other, source))?;

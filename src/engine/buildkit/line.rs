@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::Config;
 use super::jobs::{Jobs, Terms};
-use super::names::unique;
+use super::names::{agent_id, unique};
 use super::watch::Watch;
 use crate::agent::exit;
 use crate::buildkit::auth::Keychain;
@@ -23,6 +23,8 @@ use crate::engine::{Error, Op, Shape};
 /// What the tasks of the ops share.
 pub(super) struct Line {
     config: Config,
+    /// The agent's id.
+    pub(super) agent: String,
     /// The daemon itself, for what is no op.
     pub(super) daemon: Daemon,
     limit: usize,
@@ -37,6 +39,9 @@ pub(super) struct Line {
 
 impl Line {
     pub(super) async fn open(config: Config, watch: Arc<Watch>) -> Result<(Self, Session), Error> {
+        let program = config.program.clone();
+        // It takes as long as to connect.
+        let agent = tokio::task::spawn_blocking(move || agent_id(&program));
         let daemon = Daemon::connect(&config.address).await?;
         let refused = |reason: String| Error::Daemon {
             address: config.address.to_string(),
@@ -45,11 +50,11 @@ impl Line {
         let vault = Vault::default();
         let layouts = Layouts::default();
         let directories = Directories::default();
-        let agent = Tree::File {
+        let delivery = Tree::File {
             name: lower::AGENT_FILE.to_owned(),
             path: config.program.clone(),
         };
-        directories.offer(lower::AGENT_SOURCE.to_owned(), agent);
+        directories.offer(lower::AGENT_SOURCE.to_owned(), delivery);
         let services = Services {
             forward: Forward {
                 id: TUNNEL.to_owned(),
@@ -74,7 +79,9 @@ impl Line {
         let jobs = jobs.map_err(|error| refused(error.message))?;
         let capabilities = jobs.capabilities().await;
         check(&daemon, &config, &capabilities)?;
+        let agent = agent.await.map_err(std::io::Error::other).flatten();
         let line = Self {
+            agent: agent.map_err(Error::Start)?,
             limit: daemon.limit(),
             daemon,
             config,
@@ -117,7 +124,7 @@ impl Line {
         let mut solved = self.attempt(&op).await;
         if let Err(failed) = &solved
             && first
-            && failed.lacks(&self.config)
+            && failed.lacks(&self.agent, self.config.shape)
         {
             solved = match self.install(&op.nonce).await {
                 Ok(()) => self.attempt(&op).await,
@@ -167,7 +174,7 @@ impl Line {
 
     /// Delivers the agent into the store.
     async fn install(&self, nonce: &str) -> Result<(), Failed> {
-        let definition = lower::install(&self.config.agent, self.config.shape, nonce);
+        let definition = lower::install(&self.agent, self.config.shape, nonce);
         let definition = definition.map_err(|error| Failed::of(error.to_string(), Kind::Other))?;
         let job = self.jobs.next().await?;
         let installed = self.solve(&job, nonce, definition).await;
@@ -207,14 +214,14 @@ impl Failed {
     /// and with daemons of 2020, it is `runc` that finds that out, and it only writes it; if even
     /// that is lost there is its code, which the agent never ends with. What finds itself removed
     /// ends with a code of its own.
-    fn lacks(&self, config: &Config) -> bool {
+    fn lacks(&self, agent: &str, shape: Shape) -> bool {
         if self.error.kind == Kind::Exit(exit::GONE) {
             return true;
         }
-        if config.shape == Shape::Strong && matches!(self.error.kind, Kind::Exit(1 | 126 | 127)) {
+        if shape == Shape::Strong && matches!(self.error.kind, Kind::Exit(1 | 126 | 127)) {
             return true;
         }
-        let path = format!("pontoon/agent/{}", config.agent);
+        let path = format!("pontoon/agent/{agent}");
         [&self.error.message, &self.words]
             .iter()
             .any(|text| text.contains(&path) && text.contains("no such file or directory"))

@@ -61,8 +61,6 @@ pub struct Config {
     pub address: Address,
     /// This executable, which is the agent.
     pub program: PathBuf,
-    /// The agent's id, as ops name it.
-    pub agent: String,
     /// Where ops have the store.
     pub shape: Shape,
     /// What all ops may take of the daemon beyond a sandbox.
@@ -84,10 +82,29 @@ pub struct Config {
 pub struct BuildKit {
     words: UnboundedSender<Word>,
     thread: Option<JoinHandle<()>>,
+    /// The agent's id, as ops name it.
+    pub agent: String,
     /// How ops get memory to write to on this daemon.
     pub scratch: Scratch,
     /// What the daemon can do, by `BuildKit`'s names.
     capabilities: BTreeSet<String>,
+}
+
+/// What is known once there is a session.
+struct Opened {
+    agent: String,
+    scratch: Scratch,
+    capabilities: BTreeSet<String>,
+}
+
+impl Opened {
+    fn of(line: &Line) -> Self {
+        Self {
+            agent: line.agent.clone(),
+            scratch: line.scratch(),
+            capabilities: line.capabilities(),
+        }
+    }
 }
 
 #[derive(Debug)]
@@ -127,7 +144,7 @@ impl BuildKit {
                 };
                 match opening {
                     Ok((line, session)) => {
-                        let _ = opened.send(Ok((line.scratch(), line.capabilities())));
+                        let _ = opened.send(Ok(Opened::of(&line)));
                         let heard = Heard {
                             words: heard,
                             fetched,
@@ -140,17 +157,21 @@ impl BuildKit {
                 }
             });
         });
-        let mut engine = Self {
-            words,
-            thread: Some(thread),
-            scratch: Scratch::Sized,
-            capabilities: BTreeSet::new(),
-        };
         loop {
             match opening.recv_timeout(TICK) {
                 Ok(opened) => {
-                    (engine.scratch, engine.capabilities) = opened?;
-                    return Ok(engine);
+                    let Opened {
+                        agent,
+                        scratch,
+                        capabilities,
+                    } = opened?;
+                    return Ok(Self {
+                        words,
+                        thread: Some(thread),
+                        agent,
+                        scratch,
+                        capabilities,
+                    });
                 }
                 Err(RecvTimeoutError::Timeout) if cancel.load(Ordering::Relaxed) => {
                     return Err(Error::Cancelled);
@@ -317,7 +338,6 @@ mod tests {
         let config = Config {
             address: Address::parse(service, &address).unwrap(),
             program: PathBuf::new(),
-            agent: String::new(),
             shape: Shape::Plain,
             entitlements: Vec::new(),
             tunnel: PathBuf::new(),

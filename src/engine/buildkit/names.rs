@@ -1,6 +1,11 @@
 //! Names: of solves and sessions, and of the agent.
 
-use crate::nix::{HashAlgorithm, base32, hash_bytes};
+use std::io::Read as _;
+
+use crate::nix::{HashAlgorithm, NixHasher, base32, hash_bytes};
+
+/// How much of a file is read at a time.
+const PIECE: usize = 64 << 10;
 
 /// Names the agent by its content, so that every machine with the same one finds it delivered.
 ///
@@ -8,8 +13,16 @@ use crate::nix::{HashAlgorithm, base32, hash_bytes};
 ///
 /// The file cannot be read.
 pub fn agent_id(program: &std::path::Path) -> std::io::Result<String> {
-    let hash = hash_bytes(HashAlgorithm::Sha256, &fs_err::read(program)?);
-    Ok(base32(&hash.digest_as_bytes()[..20]))
+    let mut file = fs_err::File::open(program)?;
+    let mut hasher = NixHasher::new(HashAlgorithm::Sha256);
+    let mut piece = vec![0; PIECE];
+    loop {
+        match file.read(&mut piece)? {
+            0 => break,
+            count => hasher.update(&piece[..count]),
+        }
+    }
+    Ok(base32(&hasher.finalize().digest_as_bytes()[..20]))
 }
 
 /// A name of 25 characters in base 36, as daemons expect it; as unique as what it is made of.

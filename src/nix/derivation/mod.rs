@@ -254,7 +254,7 @@ fn digest_of(fingerprint: Sha256) -> [u8; 20] {
     digest
 }
 
-fn hex(hash: &[u8; 32]) -> String {
+fn hex(hash: &[u8; 32]) -> Hex {
     const DIGITS: &[u8; 16] = b"0123456789abcdef";
     let digits = |byte: &u8| {
         [
@@ -262,9 +262,16 @@ fn hex(hash: &[u8; 32]) -> String {
             DIGITS[usize::from(byte & 15)],
         ]
     };
-    let text: [[u8; 2]; 32] = std::array::from_fn(|at| digits(&hash[at]));
-    let text = str::from_utf8(text.as_flattened());
-    text.expect("digits are ASCII").to_owned()
+    Hex(std::array::from_fn(|at| digits(&hash[at])))
+}
+
+/// The digits of a hash: a plan needs them a quarter of a million times.
+struct Hex([[u8; 2]; 32]);
+
+impl Hex {
+    fn text(&self) -> &str {
+        str::from_utf8(self.0.as_flattened()).expect("digits are ASCII")
+    }
 }
 
 fn malformed(drv: &StorePath, source: nix_derivation::Error) -> Error {

@@ -75,12 +75,12 @@ impl OutputPaths {
     }
 
     /// Names and paths.
-    pub fn iter(&self) -> impl ExactSizeIterator<Item = (&str, &Option<StorePath>)> {
+    pub fn iter(&self) -> impl ExactSizeIterator<Item = (&str, &Option<StorePath>)> + Clone {
         self.0.iter().map(|(name, path)| (&**name, path))
     }
 
     /// Names.
-    pub fn keys(&self) -> impl ExactSizeIterator<Item = &str> {
+    pub fn keys(&self) -> impl ExactSizeIterator<Item = &str> + Clone {
         self.iter().map(|(name, _)| name)
     }
 

@@ -6,17 +6,20 @@
 
 mod arena;
 mod drain;
+mod edges;
 mod names;
 mod read;
 
-use std::collections::{BTreeSet, HashMap, VecDeque};
+use std::collections::BTreeSet;
 use std::num::NonZeroUsize;
 use std::sync::Arc;
 use std::{fmt, thread};
 
-use self::read::{Found, read};
+use self::edges::Edges;
+use self::read::Found;
 use crate::nix::derivation::{self, Outline};
 use crate::nix::{Ranked, StorePath};
+use crate::plan::lists::Lists;
 
 /// Where `.drv` files are read from.
 pub trait Source: Sync {
@@ -99,20 +102,29 @@ fn arrows(members: &[StorePath]) -> String {
 /// Derivations with all they need, each checked. Sorted by path.
 #[derive(Debug, Clone, Default)]
 pub struct Closure {
-    pub(super) nodes: Vec<Arc<Outline>>,
+    nodes: Vec<Arc<Outline>>,
+    /// The greater parts of the nodes' digests: what is looked for in them is found without looking
+    /// at nodes.
+    ranks: Vec<u128>,
     /// Each node's inputs, in the order of their paths.
-    pub(super) inputs: Vec<Vec<Input>>,
+    inputs: Lists<Need>,
+    /// Each node's dependents, in the order of their paths.
+    dependents: Lists<u32>,
+    sets: Vec<Names>,
     /// Positions in `nodes`, inputs before dependents.
-    pub(super) topological: Vec<usize>,
+    topological: Vec<u32>,
 }
 
+/// A set of outputs.
+pub type Names = Arc<BTreeSet<String>>;
+
 /// What a derivation needs of another.
-#[derive(Debug, Clone)]
-pub struct Input {
+#[derive(Debug, Clone, Copy)]
+pub struct Need {
     /// The other's position in [`Closure::derivations`].
-    pub position: usize,
-    /// The outputs it needs.
-    pub outputs: Arc<BTreeSet<String>>,
+    pub position: u32,
+    /// The outputs it needs: a position in [`Closure::sets`].
+    pub outputs: u32,
 }
 
 impl Closure {
@@ -122,18 +134,31 @@ impl Closure {
     }
 
     /// A derivation's inputs, in the order of their paths.
-    pub fn inputs(&self, position: usize) -> &[Input] {
-        &self.inputs[position]
+    pub fn inputs(&self, position: usize) -> &[Need] {
+        self.inputs.of_one(position)
+    }
+
+    /// Positions of those that need a derivation, in order.
+    pub fn dependents(&self, position: usize) -> &[u32] {
+        self.dependents.of_one(position)
+    }
+
+    /// Every set of outputs that is needed of some derivation, once.
+    pub fn sets(&self) -> &[Names] {
+        &self.sets
     }
 
     /// Positions in [`Closure::derivations`], inputs before dependents.
-    pub fn topological(&self) -> &[usize] {
+    pub fn topological(&self) -> &[u32] {
         &self.topological
     }
 
     /// The position of a derivation in [`Closure::derivations`].
     pub fn position(&self, drv: &StorePath) -> Option<usize> {
-        self.nodes.binary_search_by(|node| node.path.cmp(drv)).ok()
+        let rank = Ranked::from(drv).rank;
+        let first = self.ranks.partition_point(|other| *other < rank);
+        let mut alike = (first..self.nodes.len()).take_while(|&at| self.ranks[at] == rank);
+        alike.find(|&at| self.nodes[at].path == *drv)
     }
 
     /// A derivation by its path.
@@ -151,38 +176,50 @@ pub fn load<'a>(
     roots: impl IntoIterator<Item = &'a StorePath>,
     source: &impl Source,
     threads: NonZeroUsize,
-) -> Result<Closure, Error> {
-    let roots: BTreeSet<StorePath> = roots.into_iter().cloned().collect();
-    let mut found = read(&roots, source, threads);
+) -> Result<(Closure, Remains), Error> {
+    let mut roots: Vec<Ranked<'_>> = roots.into_iter().map(Ranked::from).collect();
+    roots.sort_unstable();
+    roots.dedup();
+    let roots: Vec<&StorePath> = roots.into_iter().map(|one| one.path).collect();
+    let mut found = Found::read(&roots, source, threads);
     let refused = |(drv, error)| (drv, Problem::Invalid(Box::new(error)));
     let problem = found
         .unread
         .pop_first()
         .or_else(|| found.refused.pop_first().map(refused));
-    let needs = found
-        .files
-        .iter_mut()
-        .map(|file| std::mem::take(&mut file.needs));
-    let needs = needs.collect();
-    let edges = Edges::of(&found, needs);
+    let mut outlines = std::mem::take(&mut found.outlines);
+    let edges = Edges::of(&found.files);
     let topological = edges.topological()?;
     if let Some((drv, problem)) = problem {
         let needed = edges.chain(&roots, &drv);
         return Err(problem.into_error(drv, needed));
     }
     let outlines = edges.numbers.iter().map(|&number| {
-        let outline = found.files[number].outline.clone();
+        let outline = outlines[number].take();
         outline.expect("without a problem or a cycle all are checked")
     });
     let closure = Closure {
         nodes: outlines.collect(),
+        ranks: edges.ranks,
         topological,
         inputs: edges.inputs,
+        dependents: edges.dependents,
+        sets: std::mem::take(&mut found.sets),
     };
-    // A hundred thousand small pieces are given back while the caller goes on; without a thread,
-    // at once.
-    let _ = thread::Builder::new().spawn(move || drop(found));
-    Ok(closure)
+    Ok((closure, Remains { _found: found }))
+}
+
+/// What reading leaves behind: a hundred thousand small pieces that nobody needs, to be given back
+/// when there is time.
+pub struct Remains {
+    _found: Found,
+}
+
+impl Remains {
+    /// Gives them back while the caller goes on; without a thread, at once.
+    pub fn clear(self) {
+        let _ = thread::Builder::new().spawn(move || drop(self));
+    }
 }
 
 enum Problem {
@@ -204,122 +241,6 @@ impl Problem {
                 needed,
                 source,
             },
-        }
-    }
-}
-
-/// How what was found hangs together: everything that was named, in the order of paths.
-struct Edges<'a> {
-    paths: Vec<&'a StorePath>,
-    /// By position, the number that reading gave it.
-    numbers: Vec<usize>,
-    /// By position, its inputs. What could not be read has none.
-    inputs: Vec<Vec<Input>>,
-}
-
-impl<'a> Edges<'a> {
-    /// `needs` are those of the files, by number.
-    fn of(found: &'a Found, mut needs: Vec<Vec<Input>>) -> Self {
-        let files = found.files.iter().enumerate();
-        let mut named: Vec<(Ranked<'_>, usize)> = files
-            .map(|(number, file)| (Ranked::from(&file.path), number))
-            .collect();
-        named.sort_unstable();
-        let named = named
-            .into_iter()
-            .map(|(ranked, number)| (ranked.path, number));
-        let (paths, numbers): (Vec<_>, Vec<_>) = named.unzip();
-        let mut positions = vec![0; numbers.len()];
-        for (position, &number) in numbers.iter().enumerate() {
-            positions[number] = position;
-        }
-        for need in needs.iter_mut().flatten() {
-            need.position = positions[need.position];
-        }
-        let inputs = numbers
-            .iter()
-            .map(|&number| std::mem::take(&mut needs[number]));
-        Self {
-            paths,
-            inputs: inputs.collect(),
-            numbers,
-        }
-    }
-
-    /// The shortest chain of dependents from `drv` up to a root.
-    fn chain(&self, roots: &BTreeSet<StorePath>, drv: &StorePath) -> Chain {
-        let mut parents: HashMap<usize, usize> = HashMap::new();
-        let is_root = |position: usize| roots.contains(self.paths[position]);
-        let mut queue: VecDeque<usize> = (0..self.paths.len())
-            .filter(|&position| is_root(position))
-            .collect();
-        while let Some(dependent) = queue.pop_front() {
-            for input in self.inputs[dependent].iter().map(|input| input.position) {
-                if !is_root(input) && !parents.contains_key(&input) {
-                    parents.insert(input, dependent);
-                    queue.push_back(input);
-                }
-            }
-        }
-        let below = self.paths.binary_search(&drv).ok();
-        let first = below.and_then(|position| parents.get(&position));
-        let above = std::iter::successors(first, |dependent| parents.get(dependent));
-        Chain(
-            above
-                .map(|&position| self.paths[position].clone())
-                .collect(),
-        )
-    }
-
-    fn topological(&self) -> Result<Vec<usize>, Error> {
-        let mut dependents = vec![Vec::new(); self.paths.len()];
-        for (dependent, inputs) in self.inputs.iter().enumerate() {
-            for input in inputs {
-                dependents[input.position].push(dependent);
-            }
-        }
-        let mut waiting: Vec<usize> = self.inputs.iter().map(Vec::len).collect();
-        let mut order: Vec<usize> = (0..waiting.len())
-            .filter(|&position| waiting[position] == 0)
-            .collect();
-        let mut done = 0;
-        while let Some(&position) = order.get(done) {
-            done += 1;
-            for &dependent in &dependents[position] {
-                waiting[dependent] -= 1;
-                if waiting[dependent] == 0 {
-                    order.push(dependent);
-                }
-            }
-        }
-        match waiting.iter().position(|&inputs| inputs > 0) {
-            None => Ok(order),
-            Some(start) => Err(self.cycle(&waiting, start)),
-        }
-    }
-
-    /// Walks from input to input among those that never became ready, until one comes again.
-    fn cycle(&self, waiting: &[usize], start: usize) -> Error {
-        let mut walk: Vec<usize> = Vec::new();
-        let mut position = start;
-        let first = loop {
-            if let Some(first) = walk.iter().position(|&earlier| earlier == position) {
-                break first;
-            }
-            walk.push(position);
-            position = self.inputs[position]
-                .iter()
-                .map(|input| input.position)
-                .find(|&input| waiting[input] > 0)
-                .expect("what never became ready has an input that never did");
-        };
-        let mut cycle = walk.split_off(first);
-        let smallest = cycle.iter().enumerate().min_by_key(|(_, node)| **node);
-        let smallest = smallest.map_or(0, |(at, _)| at);
-        cycle.rotate_left(smallest);
-        let path = |position: usize| self.paths[position].clone();
-        Error::Cycle {
-            members: cycle.into_iter().map(path).collect(),
         }
     }
 }

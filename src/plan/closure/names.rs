@@ -1,18 +1,21 @@
 //! What is named while files are read: paths, which get numbers, and sets of outputs.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::HashMap;
+use std::hash::{BuildHasher, DefaultHasher, Hasher, RandomState};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
+use super::Names;
 use crate::nix::STORE_DIR;
 use crate::nix::derivation::{OutputPaths, Wanted};
+use crate::plan::lists::number;
 
 /// Locks for the numbers of paths: with so many, two threads seldom want the same.
 const SHARDS: usize = 64;
 
 /// The numbers of paths, by their full texts.
 pub(super) struct Numbers {
-    shards: [Mutex<HashMap<Box<str>, usize>>; SHARDS],
+    shards: [Mutex<HashMap<Box<str>, usize, ByDigest>>; SHARDS],
     count: AtomicUsize,
 }
 
@@ -47,43 +50,113 @@ impl Numbers {
     }
 }
 
-/// Sets of outputs, each kept once by each thread: they are counted a hundred thousand times, and
-/// two threads that count the same would wait for each other.
-pub(super) struct Sets {
-    out: Arc<BTreeSet<String>>,
-    others: HashMap<Box<str>, Arc<BTreeSet<String>>>,
+/// Hashes of a path only as much of its digest as tells it from others, with a secret of its own.
+#[derive(Default)]
+struct ByDigest(RandomState);
+
+impl BuildHasher for ByDigest {
+    type Hasher = Digest;
+
+    fn build_hasher(&self) -> Digest {
+        Digest(self.0.build_hasher())
+    }
 }
 
-impl Default for Sets {
-    fn default() -> Self {
-        Self {
-            out: Arc::new(["out".to_owned()].into()),
-            others: HashMap::new(),
-        }
+struct Digest(DefaultHasher);
+
+impl Hasher for Digest {
+    fn write(&mut self, text: &[u8]) {
+        let start = STORE_DIR.len() + 1;
+        let digest = text.get(start..start + 16);
+        self.0.write(digest.unwrap_or(text));
     }
+
+    /// Ends a text.
+    fn write_u8(&mut self, _: u8) {}
+
+    fn finish(&self) -> u64 {
+        self.0.finish()
+    }
+}
+
+/// Sets of outputs, each with a number.
+#[derive(Default)]
+pub(super) struct Sets(Mutex<Known>);
+
+#[derive(Default)]
+struct Known {
+    numbers: HashMap<Box<str>, u32>,
+    sets: Vec<Names>,
 }
 
 impl Sets {
-    /// The set of what is wanted.
-    pub fn wanted(&mut self, wanted: Wanted<'_>) -> Arc<BTreeSet<String>> {
-        let key = wanted.key();
-        if key == r#"["out"]"# {
-            return self.out.clone();
+    /// The number of what is wanted, whose key is `key`.
+    fn of(&self, key: &str, wanted: Wanted<'_>) -> u32 {
+        let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(&number) = all.numbers.get(key) {
+            return number;
         }
-        if let Some(known) = self.others.get(&*key) {
-            return known.clone();
-        }
-        let set = Arc::new(wanted.names());
-        self.others.insert(key.into(), set.clone());
-        set
+        let number = number(all.sets.len());
+        all.sets.push(Arc::new(wanted.names()));
+        all.numbers.insert(key.into(), number);
+        number
     }
 
-    /// The set of the names of a derivation's outputs.
-    pub fn of(&mut self, outputs: &OutputPaths) -> Arc<BTreeSet<String>> {
-        if outputs.keys().eq(["out"]) {
-            return self.out.clone();
+    /// All of them, by number.
+    pub fn into_sets(self) -> Vec<Names> {
+        let all = self.0.into_inner();
+        all.unwrap_or_else(PoisonError::into_inner).sets
+    }
+}
+
+/// The sets that a thread has met: asked a hundred thousand times, it asks nobody else.
+pub(super) struct Met<'a> {
+    sets: &'a Sets,
+    /// What nearly everybody wants: its number, once it has one.
+    out: Option<u32>,
+    numbers: HashMap<Box<str>, u32>,
+    /// The names of derivations' outputs. They are counted, and two threads that count the same
+    /// would wait for each other.
+    names: HashMap<Box<str>, Names>,
+}
+
+/// How a set that has but the name `out` is written.
+const OUT: &str = r#"["out"]"#;
+
+impl<'a> Met<'a> {
+    /// Begins with none.
+    pub fn new(sets: &'a Sets) -> Self {
+        Self {
+            sets,
+            out: None,
+            numbers: HashMap::new(),
+            names: HashMap::new(),
         }
-        let names = outputs.keys().map(ToOwned::to_owned).collect();
-        self.wanted(Wanted::Named(&names))
+    }
+
+    /// The number of what is wanted.
+    pub fn wanted(&mut self, wanted: Wanted<'_>) -> u32 {
+        let key = wanted.key();
+        if key == OUT {
+            return *self.out.get_or_insert_with(|| self.sets.of(&key, wanted));
+        }
+        if let Some(&number) = self.numbers.get(&*key) {
+            return number;
+        }
+        let number = self.sets.of(&key, wanted);
+        self.numbers.insert(key.into(), number);
+        number
+    }
+
+    /// The names of a derivation's outputs.
+    pub fn names(&mut self, outputs: &OutputPaths) -> Names {
+        let key: Vec<&str> = outputs.keys().collect();
+        let key = key.join(" ");
+        if let Some(names) = self.names.get(&*key) {
+            return names.clone();
+        }
+        let names: Names = Arc::new(outputs.keys().map(ToOwned::to_owned).collect());
+        self.names.insert(key.into(), names.clone());
+        names
     }
 }

@@ -12,23 +12,27 @@
 //! No lock is common to all files: each has its own, and what is known of one that was checked is
 //! read without any.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::num::NonZeroUsize;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use super::arena::Arena;
 use super::drain::drain;
-use super::names::{Numbers, Sets};
-use super::{Problem, Source};
-use crate::nix::StorePath;
+use super::names::{Met, Numbers, Sets};
+use super::{Names, Need, Problem, Source};
 use crate::nix::derivation::{self, Draft, Input, Modulo, Outline};
-use crate::plan::closure;
+use crate::nix::{StorePath, full_text};
+use crate::plan::lists::number;
 
 /// What was found. Files are numbered as they are first named.
 pub(super) struct Found {
     /// By number.
     pub files: Vec<File>,
+    /// By number, what is kept of a file if nothing was wrong.
+    pub outlines: Vec<Option<Arc<Outline>>>,
+    /// The sets of outputs that are needed.
+    pub sets: Vec<Names>,
     /// Files that could not be read, or are not what their names say.
     pub unread: BTreeMap<StorePath, Problem>,
     /// Files whose outputs do not follow from their content.
@@ -39,37 +43,35 @@ pub(super) struct Found {
 pub(super) struct File {
     /// Where it lies.
     pub path: StorePath,
-    /// What is kept of it, if nothing was wrong.
-    pub outline: Option<Arc<Outline>>,
     /// What it needs, in the order of paths, if it was read. Positions are numbers here.
-    pub needs: Vec<closure::Input>,
+    pub needs: Vec<Need>,
 }
 
-/// Reads and checks `roots` and all they need, as far as it can be done.
-pub(super) fn read(
-    roots: &BTreeSet<StorePath>,
-    source: &impl Source,
-    threads: NonZeroUsize,
-) -> Found {
-    let reading = Reading {
-        source,
-        numbers: Numbers::default(),
-        places: Arena::default(),
-        unread: Mutex::default(),
-        refused: Mutex::default(),
-    };
-    let steps = roots
-        .iter()
-        .map(|root| Step::Read(reading.number(&root.to_string(), || root.clone())))
-        .collect();
-    drain(threads, steps, Sets::default, |sets, step, next| {
-        let mut turn = Turn { sets, next };
-        match step {
-            Step::Read(number) => reading.read(number, &mut turn),
-            Step::Check(number) => reading.check(number, &mut turn),
-        }
-    });
-    reading.found()
+impl Found {
+    /// Reads and checks `roots` and all they need, as far as it can be done.
+    pub fn read(roots: &[&StorePath], source: &impl Source, threads: NonZeroUsize) -> Self {
+        let reading = Reading {
+            source,
+            numbers: Numbers::default(),
+            sets: Sets::default(),
+            places: Arena::default(),
+            unread: Mutex::default(),
+            refused: Mutex::default(),
+        };
+        let steps = roots
+            .iter()
+            .map(|&root| Step::Read(reading.number(&full_text(root), || root.clone())))
+            .collect();
+        let met = || Met::new(&reading.sets);
+        drain(threads, steps, met, |met, step, next| {
+            let mut turn = Turn { met, next };
+            match step {
+                Step::Read(number) => reading.read(number, &mut turn),
+                Step::Check(number) => reading.check(number, &mut turn),
+            }
+        });
+        reading.found()
+    }
 }
 
 enum Step {
@@ -78,8 +80,8 @@ enum Step {
 }
 
 /// What a thread has at hand in one step.
-struct Turn<'a> {
-    sets: &'a mut Sets,
+struct Turn<'a, 'r> {
+    met: &'a mut Met<'r>,
     next: &'a mut Vec<Step>,
 }
 
@@ -89,7 +91,7 @@ struct Place {
     path: OnceLock<StorePath>,
     /// Somebody reads it, or has.
     taken: AtomicBool,
-    needs: OnceLock<Vec<closure::Input>>,
+    needs: OnceLock<Vec<Need>>,
     /// What was read, until it is checked.
     draft: Mutex<Option<Draft>>,
     /// How many of its inputs are not checked; one more while these are being counted.
@@ -103,13 +105,14 @@ struct Place {
 struct Checked {
     outline: Arc<Outline>,
     /// The names of its outputs, and its identity: what its dependents have to know.
-    outputs: Arc<BTreeSet<String>>,
+    outputs: Names,
     modulo: Modulo,
 }
 
 struct Reading<'a, S> {
     source: &'a S,
     numbers: Numbers,
+    sets: Sets,
     /// By number.
     places: Arena<Place>,
     unread: Mutex<BTreeMap<StorePath, Problem>>,
@@ -124,7 +127,11 @@ impl<S: Source> Reading<'_, S> {
         })
     }
 
-    fn read(&self, number: usize, turn: &mut Turn<'_>) {
+    fn input(&self, need: Need) -> &Place {
+        self.places.get(need.position as usize)
+    }
+
+    fn read(&self, number: usize, turn: &mut Turn<'_, '_>) {
         let place = self.places.get(number);
         // Several may have named it.
         if place.taken.swap(true, Ordering::Relaxed) {
@@ -146,43 +153,45 @@ impl<S: Source> Reading<'_, S> {
     }
 
     /// Notes what a file needs, and has it read.
-    fn follow(&self, place: &Place, draft: &Draft, turn: &mut Turn<'_>) {
+    fn follow(&self, place: &Place, draft: &Draft, turn: &mut Turn<'_, '_>) {
         let inputs = draft.inputs();
         let mut needs = Vec::with_capacity(inputs.len());
         for (path, wanted) in inputs {
             let parse = || path.parse().expect("a draft has been looked through");
-            let position = self.number(&path, parse);
-            let outputs = turn.sets.wanted(wanted);
-            needs.push(closure::Input { position, outputs });
-            if !self.places.get(position).taken.load(Ordering::Relaxed) {
-                turn.next.push(Step::Read(position));
+            let input = self.number(&path, parse);
+            needs.push(Need {
+                position: number(input),
+                outputs: turn.met.wanted(wanted),
+            });
+            if !self.places.get(input).taken.load(Ordering::Relaxed) {
+                turn.next.push(Step::Read(input));
             }
         }
         place.needs.get_or_init(|| needs);
     }
 
     /// Lets a file be checked once all it needs is.
-    fn wait(&self, number: usize, draft: Draft, turn: &mut Turn<'_>) {
+    fn wait(&self, number: usize, draft: Draft, turn: &mut Turn<'_, '_>) {
         let place = self.places.get(number);
         *lock(&place.draft) = Some(draft);
         place.waiting.store(1, Ordering::Relaxed);
         for need in place.needs() {
-            self.places.get(need.position).tell(number, &place.waiting);
+            self.input(*need).tell(number, &place.waiting);
         }
         place.arrived(number, turn);
     }
 
-    fn check(&self, number: usize, turn: &mut Turn<'_>) {
+    fn check(&self, number: usize, turn: &mut Turn<'_, '_>) {
         let place = self.places.get(number);
         let Some(draft) = lock(&place.draft).take() else {
             return;
         };
         let needs = place.needs().iter();
-        let inputs = needs.filter_map(|need| self.places.get(need.position).checked.get());
+        let inputs = needs.filter_map(|need| self.input(*need).checked.get());
         let inputs: Vec<Input<'_>> = inputs.map(Checked::as_input).collect();
         match draft.finish(&inputs) {
             Ok((outline, modulo)) => {
-                let outputs = turn.sets.of(&outline.outputs);
+                let outputs = turn.met.names(&outline.outputs);
                 let outline = Arc::new(outline);
                 place.checked.get_or_init(|| Checked {
                     outline,
@@ -203,8 +212,11 @@ impl<S: Source> Reading<'_, S> {
     fn found(self) -> Found {
         let count = self.numbers.count();
         let places = self.places.into_places().take(count);
+        let (files, outlines) = places.map(Place::into_parts).unzip();
         Found {
-            files: places.map(File::from).collect(),
+            files,
+            outlines,
+            sets: self.sets.into_sets(),
             unread: into_inner(self.unread),
             refused: into_inner(self.refused),
         }
@@ -216,8 +228,19 @@ impl Place {
         self.path.get().expect("set with its number")
     }
 
-    fn needs(&self) -> &[closure::Input] {
+    fn needs(&self) -> &[Need] {
         self.needs.get().map_or(&[], Vec::as_slice)
+    }
+
+    fn into_parts(self) -> (File, Option<Arc<Outline>>) {
+        let file = File {
+            path: self.path.into_inner().expect("set with its number"),
+            needs: self.needs.into_inner().unwrap_or_default(),
+        };
+        (
+            file,
+            self.checked.into_inner().map(|checked| checked.outline),
+        )
     }
 
     /// Notes who is to be told when it is checked, and that it waits, unless it is checked already.
@@ -234,7 +257,7 @@ impl Place {
     }
 
     /// Something that it waited for is there; the last one makes it ready.
-    fn arrived(&self, number: usize, turn: &mut Turn<'_>) {
+    fn arrived(&self, number: usize, turn: &mut Turn<'_, '_>) {
         if self.waiting.fetch_sub(1, Ordering::AcqRel) == 1 {
             turn.next.push(Step::Check(number));
         }
@@ -246,16 +269,6 @@ impl Checked {
         Input {
             outputs: &self.outputs,
             modulo: self.modulo,
-        }
-    }
-}
-
-impl From<Place> for File {
-    fn from(place: Place) -> Self {
-        Self {
-            path: place.path.into_inner().expect("set with its number"),
-            outline: place.checked.into_inner().map(|checked| checked.outline),
-            needs: place.needs.into_inner().unwrap_or_default(),
         }
     }
 }

@@ -1,5 +1,7 @@
 //! Closures that load and closures that are refused.
 
+use std::collections::HashMap;
+
 use nix_derivation::{DerivationBuilder, InputDerivation};
 
 use super::*;
@@ -59,7 +61,8 @@ impl Files {
     }
 
     pub(crate) fn load(&self, roots: &[&StorePath]) -> Result<Closure, Error> {
-        load(roots.iter().copied(), self, NonZeroUsize::new(2).unwrap())
+        let loaded = load(roots.iter().copied(), self, NonZeroUsize::new(2).unwrap());
+        loaded.map(|(closure, _)| closure)
     }
 }
 
@@ -78,7 +81,7 @@ fn loads_all_that_is_needed_with_inputs_first() {
     let order: Vec<&StorePath> = closure
         .topological()
         .iter()
-        .map(|&node| &closure.derivations()[node].path)
+        .map(|&node| &closure.derivations()[node as usize].path)
         .collect();
     assert_eq!(order, [&low, &middle, &top]);
     assert_eq!(files.load(&[&low]).unwrap().derivations().len(), 1);

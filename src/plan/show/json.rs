@@ -159,7 +159,7 @@ fn drv(view: &View<'_>, node: NodeIndex) -> String {
     view.graph.node(node).parsed.path.to_string()
 }
 
-fn node<'a>(view: &View<'a>, index: NodeIndex, node: &'a Node) -> NodeDocument<'a> {
+fn node<'a>(view: &View<'a>, index: NodeIndex, node: Node<'a>) -> NodeDocument<'a> {
     let decided = view.plan.node(index);
     let parsed = &node.parsed;
     let missing = decided

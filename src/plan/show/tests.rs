@@ -19,7 +19,7 @@ fn with_view(check: impl FnOnce(&View<'_>)) {
     });
     let app = files.add("app", &["out"], &[(&lib, &["dev"]), (&tool, &["out"])]);
     let graph = graph(&files, &[wanted(".#app", &app, &[])]);
-    let valid = [output(&graph, &lib, "dev")].into();
+    let valid = [output(&graph, &lib, "dev")];
     let plan = decide(&graph, &valid, &systems());
     let gate = [("app".to_owned(), graph.find(&app).unwrap())].into();
     let deploy = Effect {
@@ -93,7 +93,7 @@ fn long_lists_are_cut_in_a_summary() {
         .collect();
     let wants: Vec<_> = drvs.iter().map(|drv| wanted("n", drv, &[])).collect();
     let graph = graph(&files, &wants);
-    let plan = decide(&graph, &[].into(), &systems());
+    let plan = decide(&graph, &[], &systems());
     let effects = Effects::default();
     let view = View {
         graph: &graph,
@@ -138,6 +138,35 @@ fn json_has_every_node() {
                 .unwrap()
                 .starts_with("/nix/store/")
         );
+    });
+}
+
+#[test]
+fn the_page_of_the_plan_has_every_field_and_no_other() {
+    let page = include_str!("../../../docs/json-plan.md");
+    let rows = |heading: &str| -> Vec<String> {
+        let section = page.split("\n## ").find(|part| part.starts_with(heading));
+        let lines = section.unwrap().lines();
+        let fields = lines.filter_map(|line| line.strip_prefix("| `")?.split('`').next());
+        fields.map(str::to_owned).collect()
+    };
+    with_view(|view| {
+        let document: Value = serde_json::from_str(&json(view)).unwrap();
+        for (heading, place) in [
+            ("The plan", ""),
+            ("Counts", "/counts"),
+            ("Caches", "/caches"),
+            ("A root", "/roots/0"),
+            ("A node", "/nodes/0"),
+            ("An effect", "/effects/0"),
+        ] {
+            let object = document.pointer(place).unwrap().as_object().unwrap();
+            let mut documented = rows(heading);
+            documented.sort();
+            let mut written: Vec<&String> = object.keys().collect();
+            written.sort();
+            assert_eq!(documented.iter().collect::<Vec<_>>(), written, "{heading}");
+        }
     });
 }
 

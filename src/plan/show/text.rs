@@ -42,7 +42,8 @@ pub fn text(view: &View<'_>, detail: Detail) -> String {
             section(&mut text, title, &imports, detail, ToString::to_string);
         }
         Detail::Summary if !imports.is_empty() => {
-            let _ = writeln!(text, "{} paths will be imported", imports.len());
+            let many = if imports.len() == 1 { "" } else { "s" };
+            let _ = writeln!(text, "{} path{many} will be imported", imports.len());
         }
         Detail::Summary => {}
     }

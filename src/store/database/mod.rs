@@ -193,6 +193,7 @@ impl Database {
                 path,
                 source: Some(source),
             },
+            _ if is_full(&source) => Error::Full { path, source },
             _ => Error::Database { path, source },
         }
     }
@@ -210,6 +211,22 @@ impl Database {
     }
 }
 
+/// The file whose lock somebody writing to the database holds just now.
+pub fn being_written(dir: &NixDir) -> Option<PathBuf> {
+    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let connection = Connection::open_with_flags(dir.db().join("db.sqlite"), flags).ok()?;
+    connection.busy_timeout(Duration::ZERO).ok()?;
+    let error = connection
+        .execute_batch("begin immediate; rollback;")
+        .err()?;
+    let busy = matches!(
+        error.sqlite_error_code(),
+        Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked)
+    );
+    // The locks of WAL are in the file of its index.
+    busy.then(|| dir.db().join("db.sqlite-shm"))
+}
+
 /// Whether a database could not be read for want of a place to write.
 fn is_unwritable(error: &Error) -> bool {
     let Error::Database { source, .. } = error else {
@@ -219,6 +236,13 @@ fn is_unwritable(error: &Error) -> bool {
         source.sqlite_error_code(),
         Some(ErrorCode::CannotOpen | ErrorCode::ReadOnly | ErrorCode::PermissionDenied)
     )
+}
+
+/// Whether there was no room: for rows, or for the index of the log of changes.
+fn is_full(error: &rusqlite::Error) -> bool {
+    use rusqlite::ffi::{SQLITE_FULL, SQLITE_IOERR_SHMSIZE};
+    let code = error.sqlite_error().map(|error| error.extended_code);
+    matches!(code, Some(SQLITE_FULL | SQLITE_IOERR_SHMSIZE))
 }
 
 /// Names a database for `SQLite` as one that nobody changes.

@@ -15,6 +15,7 @@ const SELECT_REFERENCES: &str =
     "select v.path from Refs r join ValidPaths v on r.reference = v.id where r.referrer = ?";
 const SELECT_LARGEST_ID: &str = "select coalesce(max(id), 0) from ValidPaths";
 const SELECT_ALL: &str = "select path from ValidPaths order by path";
+const COUNT_ALL: &str = "select count(*) from ValidPaths";
 const SELECT_HASH_PART: &str = "select path from ValidPaths where path >= ? order by path limit 1";
 /// How many rows are read in the time that one is looked for.
 const ROWS_FOR_ONE: usize = 8;
@@ -95,6 +96,28 @@ impl Database {
             }
         }
         Ok(which)
+    }
+
+    pub fn all_valid(&self, at_most: usize) -> Result<Option<Vec<StorePath>>, Error> {
+        let _snapshot = self.snapshot()?;
+        let count: i64 = self
+            .prepare(COUNT_ALL)?
+            .query_row([], |row| row.get(0))
+            .map_err(|error| self.error(error))?;
+        let count = usize::try_from(count).unwrap_or(usize::MAX);
+        if count > at_most {
+            return Ok(None);
+        }
+        let mut paths = Vec::with_capacity(count);
+        let mut statement = self.prepare(SELECT_ALL)?;
+        let mut rows = statement.query([]).map_err(|error| self.error(error))?;
+        while let Some(row) = rows.next().map_err(|error| self.error(error))? {
+            let text = row.get_ref(0).and_then(|text| Ok(text.as_str()?));
+            let text = text.map_err(|error| self.error(error))?;
+            // What is no store path of ours nobody asks for.
+            paths.extend(text.parse::<StorePath>().ok());
+        }
+        Ok(Some(paths))
     }
 
     pub(super) fn id(&self, path: &StorePath) -> Result<Option<i64>, Error> {

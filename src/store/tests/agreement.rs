@@ -90,15 +90,15 @@ fn the_collector_of_nix_respects_our_roots_and_temp_roots() {
         .iter()
         .filter(|path| store.info(path).unwrap().unwrap().references.is_empty())
         .collect();
-    let (linked, held) = (leaves[0], leaves[1]);
+    let (linked, also, held) = (leaves[0], leaves[1], leaves[2]);
     let mut roots = Roots::open(&scene.dir, "run").unwrap();
-    roots.link([linked]).unwrap();
+    roots.link([linked, also]).unwrap();
     store.add_temp_roots([held]).unwrap();
     if nix_store(&scene, &["--gc"]).is_none() {
         return;
     }
     let valid = store.valid(&paths).unwrap();
-    assert!(valid.contains(linked) && valid.contains(held));
+    assert!([linked, also, held].iter().all(|path| valid.contains(path)));
     assert!(
         valid.len() < paths.len() / 2,
         "{} of {}",

@@ -21,10 +21,7 @@ fn links_of_a_dead_run_go_when_the_next_begins() {
     };
     let mut first = Roots::open(&scene.dir, "first").unwrap();
     first.link([&a, &a]).unwrap();
-    assert_eq!(
-        fs_err::read_link(link("first")).unwrap(),
-        Path::new(&a.to_absolute_path())
-    );
+    assert_eq!(link("first").metadata().unwrap().nlink(), 1);
     assert!(Roots::open(&scene.dir, "first").is_err());
     fs_err::create_dir_all(scene.dir.gcroots().join("pontoon/dead/x")).unwrap();
     let mut second = Roots::open(&scene.dir, "second").unwrap();

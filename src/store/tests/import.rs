@@ -219,3 +219,16 @@ fn an_importer_that_is_dropped_leaves_nothing() {
     drop(importer);
     assert_eq!(fs_err::read_dir(scene.dir.store()).unwrap().count(), 1);
 }
+
+#[test]
+fn all_that_is_valid_is_named_unless_it_is_too_much() {
+    let scene = Scene::new();
+    let store = scene.open();
+    let paths = import_everything(&store);
+    let all = store.all_valid(paths.len()).unwrap();
+    assert_eq!(all.as_ref(), Some(&paths));
+    assert_eq!(store.all_valid(paths.len() - 1).unwrap(), None);
+    let odd = "insert into ValidPaths (path, hash, registrationTime) values ('/odd', '', 0)";
+    scene.sql().execute_batch(odd).unwrap();
+    assert_eq!(store.all_valid(paths.len() + 1).unwrap(), all);
+}

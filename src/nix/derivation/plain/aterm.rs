@@ -79,6 +79,11 @@ impl<'a> Cursor<'a> {
     /// Goes past the next quote or backslash, and says which it is.
     fn special(&mut self) -> Option<u8> {
         let rest = &self.text.as_bytes()[self.at..];
+        // Most variables are empty.
+        if rest.first() == Some(&b'"') {
+            self.at += 1;
+            return Some(b'"');
+        }
         let found = memchr2(b'"', b'\\', rest)?;
         self.at += found + 1;
         Some(rest[found])

@@ -158,21 +158,24 @@ impl Plain {
     fn replaced(&self, inputs: &[Input<'_>]) -> Option<String> {
         let mut all = Vec::with_capacity(inputs.len());
         for ((_, outputs), input) in self.inputs().zip(inputs) {
-            all.push(match input.modulo {
-                Modulo::Regular(hash) => (hash.into_bytes(), outputs),
-                Modulo::FixedOutput(hash) if outputs == "[\"out\"]" => (hash.into_bytes(), outputs),
+            let hash = match input.modulo {
+                Modulo::Regular(hash) => hash.into_bytes(),
+                Modulo::FixedOutput(hash) if outputs == "[\"out\"]" => hash.into_bytes(),
                 Modulo::FixedOutput(_) | Modulo::Deferred => return None,
-            });
+            };
+            let first = hash.first_chunk().expect("a hash has 32 bytes");
+            // The order is that of the hashes; numbers are sooner compared.
+            all.push((u128::from_be_bytes(*first), hash, outputs));
         }
         all.sort_unstable();
         let mut list = String::with_capacity(all.len() * 80 + 2);
-        for same in all.chunk_by(|one, other| one.0 == other.0) {
+        for same in all.chunk_by(|one, other| one.1 == other.1) {
             list.push_str(if list.is_empty() { "[(\"" } else { ",(\"" });
-            list.push_str(&hex(&same[0].0));
+            list.push_str(hex(&same[0].1).text());
             list.push_str("\",");
             match same {
-                [(_, outputs)] => list.push_str(outputs),
-                several => list.push_str(&union(several.iter().map(|(_, outputs)| *outputs))),
+                [(.., outputs)] => list.push_str(outputs),
+                several => list.push_str(&union(several.iter().map(|(.., outputs)| *outputs))),
             }
             list.push(')');
         }
@@ -218,7 +221,7 @@ fn union<'a>(lists: impl Iterator<Item = &'a str>) -> String {
 
 /// The digest of a path whose type was begun (Nix spec §1.3).
 fn named(mut hash: Sha256, content: &[u8; 32], name: &str) -> [u8; 20] {
-    for part in [":sha256:", &hex(content), ":", STORE_DIR, ":", name] {
+    for part in [":sha256:", hex(content).text(), ":", STORE_DIR, ":", name] {
         hash.update(part);
     }
     digest_of(hash)

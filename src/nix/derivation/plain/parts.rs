@@ -162,15 +162,41 @@ fn is_store_path(text: &str) -> bool {
     let Some((digest, [b'-', name @ ..])) = parts else {
         return false;
     };
-    let is_digit = |byte: &u8| matches!(byte, b'0'..=b'9' | b'a'..=b'd' | b'f'..=b'n' | b'p'..=b's' | b'v'..=b'z');
-    let is_in_name = |byte: &u8| {
-        byte.is_ascii_alphanumeric() || matches!(byte, b'+' | b'-' | b'.' | b'_' | b'?' | b'=')
+    let all = |bytes: &[u8], sign: u8| {
+        // Without a way out in the middle this is quick.
+        let common = bytes
+            .iter()
+            .fold(sign, |common, byte| common & SIGNS[usize::from(*byte)]);
+        common == sign
     };
-    digest.iter().all(is_digit)
+    all(digest, IN_DIGEST)
         && (1..=211).contains(&name.len())
         && name[0] != b'.'
-        && name.iter().all(is_in_name)
+        && all(name, IN_NAME)
 }
+
+/// May be in the digest of a store path.
+const IN_DIGEST: u8 = 1;
+/// May be in the name of a store path.
+const IN_NAME: u8 = 2;
+/// What each byte may be in.
+const SIGNS: [u8; 256] = {
+    let mut signs = [0; 256];
+    let mut byte = 0_u8;
+    loop {
+        let at = byte as usize;
+        if matches!(byte, b'0'..=b'9' | b'a'..=b'd' | b'f'..=b'n' | b'p'..=b's' | b'v'..=b'z') {
+            signs[at] |= IN_DIGEST;
+        }
+        if byte.is_ascii_alphanumeric() || matches!(byte, b'+' | b'-' | b'.' | b'_' | b'?' | b'=') {
+            signs[at] |= IN_NAME;
+        }
+        if byte == u8::MAX {
+            break signs;
+        }
+        byte += 1;
+    }
+};
 
 /// What matters of the variables.
 struct Variables {

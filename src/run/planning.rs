@@ -1,0 +1,102 @@
+//! Planning without running: while the derivations are read the store wakes, and is asked what is
+//! valid.
+//!
+//! There are two questions. *Which of these?* can be asked once everything is read, and takes as
+//! long as there is much to ask about. *What have you got?* can be asked before, and takes as long as
+//! there is much in the store. So the second is asked as soon as the derivations that were read
+//! alone would be the longer question, and the first one if it never comes to that.
+//!
+//! What is wrong with what was read comes before what is wrong with the store.
+
+use std::sync::mpsc::{Receiver, channel};
+use std::thread;
+
+use crate::nix::{StorePath, Wanted};
+use crate::pipeline::Pipeline;
+use crate::plan::closure::Remains;
+use crate::plan::{self, Effects, Graph};
+use crate::run::session::Session;
+use crate::run::{Error, Options, Planned, connect, effects, read_graph, touched};
+
+/// From so many derivations on the store is asked what it has.
+const MANY: usize = 1 << 10;
+/// How many valid paths are named in the time that it takes to ask about one derivation.
+const NAMED_FOR_ONE: usize = 6;
+
+/// Plans without running: what would be built, and why; and what can be cleared away.
+pub fn plan(
+    options: &Options,
+    wanted: &[Wanted],
+    pipeline: Option<&Pipeline>,
+) -> Result<(Planned, Remains), Error> {
+    let (tell, read) = channel();
+    let (known, woken) = thread::scope(|scope| {
+        let waking = scope.spawn(move || Woken::wake(options, &read));
+        let known = known(options, wanted, pipeline, move |count| {
+            // Nobody hears it once that is answered, or has failed.
+            let _ = tell.send(count);
+        });
+        (known, waking.join().expect("it only asks"))
+    });
+    let (graph, effects, remains) = match known {
+        Ok(known) => known,
+        Err(error) => {
+            if let Ok(woken) = woken {
+                woken.session.close();
+            }
+            return Err(error);
+        }
+    };
+    let Woken { mut session, valid } = woken?;
+    effects::admit_there(&session, &effects)?;
+    let valid = match valid {
+        Some(valid) => valid,
+        None => Vec::from_iter(session.valid(touched(&graph, &effects))?),
+    };
+    // Nothing was used, so nothing was protected.
+    let leaving = session.leave();
+    let plan = plan::decide(&graph, &valid, &options.systems);
+    leaving.wait();
+    let planned = Planned {
+        graph,
+        plan,
+        effects,
+    };
+    Ok((planned, remains))
+}
+
+/// What is to be decided about.
+fn known(
+    options: &Options,
+    wanted: &[Wanted],
+    pipeline: Option<&Pipeline>,
+    count: impl Fn(usize) + Sync,
+) -> Result<(Graph, Effects, Remains), Error> {
+    let (graph, remains) = read_graph(options, wanted, pipeline, count)?;
+    let effects = connect(&graph, pipeline)?;
+    effects::admit(options, &effects)?;
+    Ok((graph, effects, remains))
+}
+
+/// A store that answers.
+struct Woken<'a> {
+    session: Session<'a>,
+    /// All that is valid, if that was asked and is not too much.
+    valid: Option<Vec<StorePath>>,
+}
+
+impl<'a> Woken<'a> {
+    /// Opens a session, and asks what is valid once so many derivations were read that it pays.
+    fn wake(options: &'a Options, read: &Receiver<usize>) -> Result<Self, Error> {
+        let mut session = Session::open(options, 0)?;
+        let mut valid = None;
+        while valid.is_none()
+            && let Ok(count) = read.recv()
+        {
+            if count >= MANY {
+                valid = session.all_valid(count * NAMED_FOR_ONE)?;
+            }
+        }
+        Ok(Self { session, valid })
+    }
+}
