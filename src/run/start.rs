@@ -125,7 +125,7 @@ impl Conductor<'_, '_, '_> {
             return;
         };
         let graph = &self.course.planned.graph;
-        let reach = reach(&graph.node(next).parsed);
+        let reach = reach(graph.node(next).parsed);
         let message = ToAgent::Then {
             after: graph.node(node).parsed.path.clone(),
             job: self.build_job(next, None),
