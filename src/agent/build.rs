@@ -297,11 +297,11 @@ impl Agent {
             silence: job.silence,
         };
         let end = self.run_in_room(&room, program, limits, &mut log);
-        let logged = log.finish();
-        let failure = match end? {
+        let logged = log.finish().map_err(machine);
+        let result = end.map_err(Stop::from).and_then(|end| match end {
             End::Exited(Exit::Code(0)) => {
                 // Of a failed builder the failure is worth more than what befell its log.
-                logged.map_err(machine)?;
+                logged?;
                 let collect = Collect {
                     drv: &job.drv,
                     recipe,
@@ -309,12 +309,19 @@ impl Agent {
                     valid,
                     slot,
                 };
-                let collected = collect.collect(&mut self.store, user);
-                self.leave(slot, seen);
-                let paths = collected?;
+                let paths = collect.collect(&mut self.store, user)?;
                 let outputs = self.facts_of(&paths)?;
-                return Ok(BuildResult::Built { outputs });
+                Ok(BuildResult::Built { outputs })
             }
+            end => self.unmade(end, transient),
+        });
+        self.leave(slot, seen, &result);
+        result
+    }
+
+    /// What it means that a builder ended so, and made nothing.
+    fn unmade(&self, end: End, transient: bool) -> Result<BuildResult, Stop> {
+        Err(failed(match end {
             End::Exited(Exit::Code(code)) => Failure::ExitCode {
                 code,
                 transient: transient || self.disk_is_full(),
@@ -325,13 +332,8 @@ impl Agent {
             },
             End::TimedOut(seconds) => Failure::TimedOut { seconds },
             End::Silent(seconds) => Failure::Silent { seconds },
-            End::Cancelled => {
-                self.leave(slot, seen);
-                return Ok(BuildResult::Cancelled);
-            }
-        };
-        self.leave(slot, seen);
-        Err(failed(failure))
+            End::Cancelled => return Ok(BuildResult::Cancelled),
+        }))
     }
 
     /// Starts a program in a room and watches it to its end. A program that cannot be executed is
@@ -378,8 +380,19 @@ impl Agent {
         })
     }
 
-    /// Empties the slot for the next build.
-    fn leave(&mut self, dirs: &SlotDirs, closure: &BTreeMap<StorePath, PathInfo>) {
+    /// Empties the slot for the next build, whatever came of this one. Where the machine failed nobody
+    /// knows what is mounted: that begins anew. Without a lifeline there is no next build here.
+    fn leave(
+        &mut self,
+        dirs: &SlotDirs,
+        closure: &BTreeMap<StorePath, PathInfo>,
+        result: &Result<BuildResult, Stop>,
+    ) {
+        match result {
+            Err(Stop::Lost(_)) => return,
+            Err(Stop::Machine(_)) => self.kept = Kept::default(),
+            _ => {}
+        }
         if self.shape == Shape::Plain {
             clear(dirs, closure);
         }

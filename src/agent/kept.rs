@@ -18,8 +18,8 @@ use crate::sandbox::{self, Cage, Child, Ground, Nursery, Process, Standby};
 /// What an agent keeps from build to build.
 #[derive(Debug, Default)]
 pub struct Kept {
-    // In the order in which they are dropped: a mount point that somebody else still has mounted costs
-    // much to remove.
+    // In the order in which they are dropped: a mount point that somebody else still has mounted
+    // costs much to remove.
     remains: Option<OwnedFd>,
     nursery: Option<Nursery>,
     inputs: Option<Inputs>,
@@ -34,10 +34,14 @@ impl Kept {
 
     /// Starts a process in a cage, in the one on standby if that will do.
     pub fn start(&mut self, cage: &Cage, process: Process) -> Result<Child, sandbox::Error> {
-        match self.standby(cage) {
-            Some(standby) => standby.start(cage, &process),
-            None => sandbox::spawn(Some(cage), process),
+        if let Some(standby) = self.standby(cage) {
+            match standby.start(cage, &process) {
+                // It did not hear what for: nothing was begun.
+                Err(sandbox::Error::Line { .. }) => {}
+                started => return started,
+            }
         }
+        sandbox::spawn(Some(cage), process)
     }
 
     fn standby(&mut self, cage: &Cage) -> Option<Standby> {

@@ -52,7 +52,7 @@ impl Adrift {
         let number: u32 = number.parse().ok().filter(|_| self.heard)?;
         Some(Self {
             job: Job::Build(next),
-            attempt: format!("{agent}-{}", number + 1),
+            attempt: format!("{agent}-{}", number.checked_add(1)?),
             heard: false,
             instance: self.instance.clone(),
             started: None,

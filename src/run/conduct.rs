@@ -43,6 +43,8 @@ pub(super) struct Worker {
     pub(super) given: bool,
     /// The attempt it said it had started.
     pub(super) attempt: Option<String>,
+    /// The number of the last attempt that it said it had started.
+    pub(super) begun: u32,
     pub(super) lines: Lines,
     /// Since when its build is done, and no other begun.
     pub(super) free: Option<Instant>,
@@ -181,12 +183,12 @@ impl<'c, 'a, 's> Conductor<'c, 'a, 's> {
     /// Describes what a worker does for whoever will ask what became of it.
     pub(super) fn adrift(&self, nonce: &str) -> Option<Adrift> {
         let worker = self.workers.get(nonce)?;
-        // The op of an effect makes one attempt; a build that was not heard of has no record.
-        let first = || format!("{nonce}-1");
+        // An agent numbers its attempts. One that was not heard of has the next number, or no record.
+        let next = || format!("{nonce}-{}", worker.begun.saturating_add(1));
         Some(Adrift {
             job: worker.job?,
             heard: worker.attempt.is_some(),
-            attempt: worker.attempt.clone().unwrap_or_else(first),
+            attempt: worker.attempt.clone().unwrap_or_else(next),
             instance: self.session.instance.clone(),
             started: worker.started,
             tail: worker.lines.tail(),

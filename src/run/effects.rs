@@ -8,7 +8,7 @@ use crate::engine::{self, Op, SecretValue, Shape};
 use crate::event::{NodeId, Outcome};
 use crate::nix::StorePath;
 use crate::pipeline::{Effect, Root, StoreView};
-use crate::plan::Effects;
+use crate::plan::{Effects, NodeIndex};
 use crate::run::conduct::Conductor;
 use crate::run::course::{Course, EffectState, Job};
 use crate::run::material::Material;
@@ -77,6 +77,17 @@ impl Course<'_> {
             };
             self.conclude(&Job::Effect(index), outcome, 0.0);
         }
+    }
+
+    /// Whether an effect waits for this build.
+    pub(super) fn has_effect_behind(&self, node: NodeIndex) -> bool {
+        let mut effects = self.planned.effects.effects.iter().zip(&self.effects);
+        effects.any(|(effect, state)| {
+            let mut needs = effect.needs.iter().map(|need| need.node);
+            *state == EffectState::Waiting
+                && (effect.gate.values().any(|gate| *gate == node)
+                    || needs.any(|need| need == node))
+        })
     }
 
     /// Returns an effect whose gate is open.

@@ -101,12 +101,13 @@ impl Conductor<'_, '_, '_> {
     }
 
     fn started(&mut self, nonce: &str, attempt: String) {
-        if !is_attempt_of(nonce, &attempt) {
+        let Some(number) = number_of(nonce, &attempt) else {
             return self.distrust(nonce, "its agent names an attempt of another");
-        }
+        };
         let Some(worker) = self.workers.get_mut(nonce) else {
             return;
         };
+        worker.begun = number;
         worker.started = Some(Instant::now());
         worker.attempt = Some(attempt.clone());
         let Some(job) = worker.job else {
@@ -384,12 +385,10 @@ impl Conductor<'_, '_, '_> {
     }
 }
 
-/// An agent's attempts are named after its op.
-fn is_attempt_of(nonce: &str, attempt: &str) -> bool {
-    let number = attempt
-        .strip_prefix(nonce)
-        .and_then(|rest| rest.strip_prefix('-'));
-    number.is_some_and(|number| number.parse::<u32>().is_ok())
+/// An agent's attempts are named after its op, and numbered.
+fn number_of(nonce: &str, attempt: &str) -> Option<u32> {
+    let rest = attempt.strip_prefix(nonce)?;
+    rest.strip_prefix('-')?.parse().ok()
 }
 
 fn gone(path: &StorePath) -> String {

@@ -20,6 +20,8 @@ use crate::run::{Error, Options, Planned, connect, effects, read_graph, touched}
 
 /// From so many derivations on the store is asked what it has.
 const MANY: usize = 1 << 10;
+/// So many names fit into an answer, however long they are.
+const MOST: usize = 200_000;
 /// How many valid paths are named in the time that it takes to ask about one derivation.
 const NAMED_FOR_ONE: usize = 6;
 
@@ -94,7 +96,7 @@ impl<'a> Woken<'a> {
             && let Ok(count) = read.recv()
         {
             if count >= MANY {
-                valid = session.all_valid(count * NAMED_FOR_ONE)?;
+                valid = session.all_valid((count * NAMED_FOR_ONE).min(MOST))?;
             }
         }
         Ok(Self { session, valid })

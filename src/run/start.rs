@@ -68,6 +68,7 @@ impl Conductor<'_, '_, '_> {
             started: None,
             given: false,
             attempt: None,
+            begun: 0,
             lines: Lines::default(),
             free: None,
             next: None,
@@ -116,9 +117,13 @@ impl Conductor<'_, '_, '_> {
     }
 
     /// Tells an agent what to build after a build, where another must wait for that anyway: else
-    /// the way there and back would pass before each of them.
+    /// the way there and back would pass before each of them. Where an effect may be next it is not
+    /// overtaken.
     fn look_ahead(&mut self, nonce: &str, node: NodeIndex) {
-        if self.course.options.shape == Shape::Plain || self.course.is_stopping() {
+        if self.course.options.shape == Shape::Plain
+            || self.course.is_stopping()
+            || self.course.has_effect_behind(node)
+        {
             return;
         }
         let Some(next) = self.course.schedule.successor(node) else {

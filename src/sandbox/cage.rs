@@ -175,12 +175,30 @@ fn find(old: &OwnedFd, source: &Path) -> Result<OwnedFd, Errno> {
     }
 }
 
-pub(super) fn bind(
+fn bind(found: &OwnedFd, source: &Path, target: &Path, access: Access) -> Result<(), Error> {
+    let tree = prepared(found, source, target, access)?;
+    attach(&tree, target)
+}
+
+/// Binds outside of a new root, where a target that is a symbolic link may lead anywhere: it is
+/// hidden, not followed.
+pub(super) fn bind_over(
     found: &OwnedFd,
     source: &Path,
     target: &Path,
     access: Access,
 ) -> Result<(), Error> {
+    let tree = prepared(found, source, target, access)?;
+    attach_with(&tree, target, MoveMountFlags::empty())
+}
+
+/// Copies a source as it is to be mounted, and makes its place.
+fn prepared(
+    found: &OwnedFd,
+    source: &Path,
+    target: &Path,
+    access: Access,
+) -> Result<OwnedFd, Error> {
     let kind = rustix::fs::fstat(found)
         .map_err(Error::at(Step::Source, source))?
         .st_mode;
@@ -189,7 +207,7 @@ pub(super) fn bind(
     sys::add_mount_attributes(tree.as_fd(), attributes(kind, access))
         .map_err(Error::at(Step::Attributes, source))?;
     mount_point(target, kind).map_err(Error::at(Step::MountPoint, target))?;
-    attach(&tree, target)
+    Ok(tree)
 }
 
 /// Copies what is mounted at a place, attached nowhere. All below too: in a user namespace the
@@ -203,7 +221,11 @@ pub(super) fn copy(place: &OwnedFd) -> Result<OwnedFd, Errno> {
 }
 
 fn attach(tree: &OwnedFd, target: &Path) -> Result<(), Error> {
-    let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH | MoveMountFlags::MOVE_MOUNT_T_SYMLINKS;
+    attach_with(tree, target, MoveMountFlags::MOVE_MOUNT_T_SYMLINKS)
+}
+
+fn attach_with(tree: &OwnedFd, target: &Path, target_flags: MoveMountFlags) -> Result<(), Error> {
+    let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH | target_flags;
     rustix::mount::move_mount(tree, "", CWD, target, flags)
         .map_err(Error::at(Step::MoveTree, target))
 }

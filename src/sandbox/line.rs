@@ -2,8 +2,8 @@
 //!
 //! A pair of sockets that keep message boundaries. The child asks for its ids to be mapped, or
 //! says what failed; the end of its side without a word means that all went well. To the child the
-//! end of the parent's side means that the parent is dead. A child on standby also says when it is
-//! ready, and hears what is to come.
+//! end of the parent's side means that the parent is dead. A nursery also says when it is ready, and
+//! it and what it makes hear what is to come.
 
 use std::io::{self, IoSlice, IoSliceMut};
 use std::mem::MaybeUninit;
@@ -12,7 +12,7 @@ use std::os::fd::{BorrowedFd, OwnedFd};
 use rustix::io::Errno;
 use rustix::net::{
     AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer,
-    SendAncillaryMessage, SendFlags, SocketFlags, SocketType,
+    SendAncillaryMessage, SendFlags, Shutdown, SocketFlags, SocketType,
 };
 
 use super::error::Error;
@@ -25,7 +25,7 @@ pub(super) struct Line(OwnedFd);
 pub(super) enum Word {
     /// It has a user namespace and waits for its maps.
     NeedsMaps,
-    /// It is on standby.
+    /// It is a nursery, and can be asked.
     Ready,
     /// It failed, and ends.
     Failed(Error),
@@ -85,7 +85,7 @@ impl Line {
         }
     }
 
-    /// Says that it is on standby.
+    /// Says that it can be asked.
     pub(super) fn be_ready(&self) -> io::Result<()> {
         self.send(&[READY])
     }
@@ -103,6 +103,11 @@ impl Line {
         let flags = SendFlags::NOSIGNAL;
         rustix::io::retry_on_intr(|| rustix::net::sendmsg(&self.0, &first, &mut control, flags))?;
         order.chunks(PIECE).try_for_each(|piece| self.send(piece))
+    }
+
+    /// Says nothing more; what the other side says is still heard.
+    pub(super) fn end(&self) {
+        let _ = rustix::net::shutdown(&self.0, Shutdown::Write);
     }
 
     /// Waits for an order; nothing if the parent gives none.

@@ -6,7 +6,8 @@
 //! executes a program, [`spawn_call`] runs a function of this executable as process 1 of a cage.
 //!
 //! Two things are there for haste. A [`Standby`] is a process that has a ground already, and waits to
-//! hear what else; a [`Nursery`] makes such processes. A [`Shelf`] is a directory with binds on it, of which each cage gets a copy.
+//! hear what else; a [`Nursery`] makes such processes. A [`Shelf`] is a directory with binds on it, of
+//! which each cage gets a copy.
 //!
 //! The order of steps, all in the child and each of them a [`Step`] of the error it may end in:
 //!

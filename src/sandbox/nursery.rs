@@ -8,7 +8,7 @@
 //! |---|---|---|
 //! | a [`Ground`], as bytes | the id of the process | of the process, and the caller's side of its line |
 //!
-//! It has none of its caller's descriptors, and ends with it.
+//! It has none of its caller's descriptors but standard error, and ends with it.
 
 use std::convert::Infallible;
 use std::io;

@@ -28,7 +28,7 @@ impl Shelf {
     /// [`Error::Step`].
     pub fn put_up(shown: &Path, place: &Path) -> Result<Self, Error> {
         cage::be_private()?;
-        cage::bind(&find(shown)?, shown, place, Access::ReadWrite)?;
+        cage::bind_over(&find(shown)?, shown, place, Access::ReadWrite)?;
         let place = place.to_owned();
         Ok(Self { place })
     }
@@ -45,7 +45,7 @@ impl Shelf {
     /// [`Error::Step`].
     pub fn add(&self, source: &Path, name: &str) -> Result<(), Error> {
         let target = self.place.join(name);
-        cage::bind(&find(source)?, source, &target, Access::ReadOnly)
+        cage::bind_over(&find(source)?, source, &target, Access::ReadOnly)
     }
 
     /// Copies it as it is now.

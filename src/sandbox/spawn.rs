@@ -139,7 +139,9 @@ pub(super) fn accompany(mut child: Child, identity: Identity, line: &Line) -> Re
         let answer = match line.hear() {
             Ok(Word::Gone) => return Ok(child),
             Ok(Word::Failed(error)) => Err(error),
-            Ok(Word::Ready) => Ok(()),
+            Ok(Word::Ready) => Err(Error::Line {
+                source: std::io::ErrorKind::InvalidData.into(),
+            }),
             Ok(Word::NeedsMaps) => write_maps(child.pid(), identity)
                 .and_then(|()| line.allow().map_err(|source| Error::Line { source })),
             Err(source) => Err(Error::Line { source }),

@@ -4,8 +4,8 @@
 //! runs. Who has another process to run soon has it made by a [`Nursery`](super::Nursery) while the
 //! last one works.
 //!
-//! It has none of its caller's descriptors: locks are inherited with them. What it hears is an
-//! [`Order`].
+//! It has none of its caller's descriptors but standard error: locks are inherited with them. What it
+//! hears is an [`Order`].
 
 use std::convert::Infallible;
 use std::io;
@@ -51,6 +51,10 @@ impl Standby {
         let mut descriptors: Vec<BorrowedFd<'_>> = vec![process.output.as_fd()];
         descriptors.extend(cage.trees.iter().map(|tree| tree.tree.as_fd()));
         let given = self.line().give(&order, &descriptors);
+        if given.is_err() {
+            // If it lives it would wait for the rest, and its caller for it.
+            self.line().end();
+        }
         let (child, line) = self.waiting.take().expect("it is taken only here");
         // What it says last is worth more than that it does not listen.
         let mut child = spawn::accompany(child, process.identity, &line)?;

@@ -1,8 +1,9 @@
 //! Slots: places where builds happen, on the store's own file system.
 //!
 //! `pontoon/slots/N/` holds `store` (where outputs are made before they are renamed into the store),
-//! `build`, `root`, and `shelf`, where an agent has the inputs on top of that `store`. A slot is leased by a lock on `N/lock`; who leases it sweeps first what a
-//! dead build left.
+//! `build`, `tmp`, `root`, `shelf`, where an agent has the inputs on top of that `store`, and `points`
+//! for these. A slot is leased by a lock on `N/lock`; who leases it sweeps first what a dead build
+//! left.
 //!
 //! Who leases a slot need not be who builds in it: the agent of a plain op only has it mounted, and
 //! may outlive the lease by what it takes to finish. So it locks `N/busy` for itself ([`Occupied`]),
