@@ -26,6 +26,7 @@ in rec {
   failing = make "failing" "exit 3" { };
   foreign = make "foreign" "" { builder = ./foreign; };
   noisy = make "noisy" "head -c 24000000 /dev/urandom; echo > $out" { };
+  greedy = make "greedy" "cat /dev/zero > all || true; head -c 24000000 /dev/urandom" { };
   fixed = make "fixed" "echo hello > $out" {
     outputHashMode = "flat"; outputHashAlgo = "sha256";
     outputHash = "5891b5b522d5df086d0ff0b110fbd9d21bb4fc7163af34d08286a2e846f6be03";

@@ -20,6 +20,7 @@ pub(super) const CASES: &[(&str, Case)] = &[
     ("no room for an output", |scene| full(scene, "16m", "large")),
     ("no room for an import", no_room_for_import),
     ("no room for a log", |scene| full(scene, "16m", "noisy")),
+    ("a builder that fills the disk", one_fills_it),
     ("no room for another file", |scene| {
         full(scene, "16m,nr_inodes=40", "hello")
     }),
@@ -115,7 +116,17 @@ fn full(scene: &Scene<'_>, size: &str, attribute: &str) -> Ran {
     let root = scene.place.at("small");
     let options = format!("size={size},mode=755");
     scene.mount(&["-t", "tmpfs", "-o", &options, "tmpfs"], &root);
-    build_in(scene, &root, &drv)
+    build_in(scene, &root, &[&drv])
+}
+
+/// What one builder has filled is there for the next one of the same agent.
+fn one_fills_it(scene: &Scene<'_>) -> Ran {
+    let drvs = ["greedy", "hello"].map(|attribute| scene.drv(attribute));
+    let root = scene.place.at("small");
+    scene.mount(&["-t", "tmpfs", "-o", "size=16m,mode=755", "tmpfs"], &root);
+    let ran = build_in(scene, &root, &["-j1", &drvs[0], &drvs[1]]);
+    assert!(ran.stderr.contains("built hello"), "{}", ran.report());
+    ran
 }
 
 /// A disk that is full a little later each time, until all of it fits: evaluation, too, is there.
@@ -140,9 +151,14 @@ fn ever_more_room(scene: &Scene<'_>) -> Ran {
     unreachable!("the sizes never end")
 }
 
-fn build_in(scene: &Scene<'_>, root: &Path, drv: &str) -> Ran {
-    let mut pontoon = scene.place.pontoon(&["build", "--no-link", drv, "--store"]);
-    pontoon.arg(root).arg("--eval-store").arg(scene.nix.root());
+fn build_in(scene: &Scene<'_>, root: &Path, what: &[&str]) -> Ran {
+    let mut pontoon = scene.place.pontoon(&["build", "--no-link"]);
+    pontoon
+        .args(what)
+        .arg("--store")
+        .arg(root)
+        .arg("--eval-store")
+        .arg(scene.nix.root());
     let ran = scene.run(pontoon.env("NIX_CONF_DIR", scene.nix.configuration()));
     // What could be made of it is sound.
     let schema = root.join("nix/var/nix/db/schema");
@@ -167,7 +183,7 @@ fn no_room_for_import(scene: &Scene<'_>) -> Ran {
     let drv = scene.nix.instantiate(&file, None).remove(0);
     let root = scene.place.at("small");
     scene.mount(&["-t", "tmpfs", "-o", "size=16m,mode=755", "tmpfs"], &root);
-    build_in(scene, &root, &drv)
+    build_in(scene, &root, &[&drv])
 }
 
 fn read_only(scene: &Scene<'_>) -> Ran {
@@ -191,7 +207,7 @@ fn no_programs(scene: &Scene<'_>) -> Ran {
     let drv = scene.nix.instantiate(&file, None).remove(0);
     let root = scene.place.at("small");
     scene.mount(&["-t", "tmpfs", "-o", "noexec,mode=755", "tmpfs"], &root);
-    build_in(scene, &root, &drv)
+    build_in(scene, &root, &[&drv])
 }
 
 fn elsewhere(scene: &Scene<'_>, root: &Path) -> Ran {
