@@ -19,6 +19,7 @@ use crate::agent::link::Lost;
 use crate::agent::outputs::Collect;
 use crate::agent::room::{BUILD_DIR, Network, Program, Room, RoomError, Writes};
 use crate::agent::slot_dirs::SlotDirs;
+use crate::agent::stop::{self, Interrupted, Stop, failed, machine};
 use crate::agent::tools::tools;
 use crate::agent::users::{BuildUser, UsersError};
 use crate::agent::watch::{End, Limits, Watch, WatchError};
@@ -27,38 +28,10 @@ use crate::event::Failure;
 use crate::nix::StorePath;
 use crate::nix::derivation::{self, Kvm, Level, Parsed, Recipe, Systems};
 use crate::sandbox::{self, Exit, Filter, Personality};
-use crate::store::attempts::{self, Durability, Kind, Running, Verdict};
+use crate::store::attempts::{self, Durability, Kind, Running};
 use crate::store::logs::LogWriter;
 use crate::store::{Occupied, PathInfo, Slot};
-use crate::tunnel::{
-    BuildJob, BuildResult, EffectRoot, FromAgent, MachineError, PathFacts, SandboxPath,
-};
-
-/// Why a build ended without a result of its own.
-enum Stop {
-    /// The result, come early.
-    Result(BuildResult),
-    /// Another program holds a lock.
-    Busy(PathBuf),
-    /// The machine failed.
-    Machine(MachineError),
-    /// The lifeline ended.
-    Lost(Lost),
-}
-
-impl From<Lost> for Stop {
-    fn from(lost: Lost) -> Self {
-        Self::Lost(lost)
-    }
-}
-
-fn machine(error: impl std::error::Error) -> Stop {
-    Stop::Machine(MachineError::of(&error))
-}
-
-fn failed(failure: Failure) -> Stop {
-    Stop::Result(BuildResult::Failed { failure })
-}
+use crate::tunnel::{BuildJob, BuildResult, EffectRoot, FromAgent, PathFacts, SandboxPath};
 
 impl Agent {
     /// Builds; the answer is what the conductor is to hear.
@@ -110,9 +83,9 @@ impl Agent {
         let result = self.attempt(job, &recipe, (&closure, &seen), &valid, (&slot, &user));
         // A build can be repeated: neither its record nor a lock file that stays is worth its result.
         let _ = attempt.end(&end(
-            verdict(&result),
-            describe(&result),
-            exit_code(&result),
+            stop::verdict(&result),
+            stop::describe(&result),
+            stop::exit_code(&result),
         ));
         let _ = locks.release();
         result
@@ -434,69 +407,5 @@ fn clear(dirs: &SlotDirs, closure: &BTreeMap<StorePath, PathInfo>) {
 fn personality(wanted: derivation::Personality) -> Personality {
     Personality {
         linux32: wanted == derivation::Personality::Linux32,
-    }
-}
-
-/// Why nothing more can be said of a process in a room.
-pub(super) enum Interrupted {
-    Machine(MachineError),
-    Lost(Lost),
-    /// The lifeline ended, but the process had ended by itself before.
-    Late(Lost, Exit),
-}
-
-impl Interrupted {
-    pub(super) fn machine(error: &dyn std::error::Error) -> Self {
-        Self::Machine(MachineError::of(error))
-    }
-}
-
-impl From<Interrupted> for Stop {
-    fn from(stop: Interrupted) -> Self {
-        match stop {
-            Interrupted::Machine(error) => Self::Machine(error),
-            Interrupted::Lost(lost) | Interrupted::Late(lost, _) => Self::Lost(lost),
-        }
-    }
-}
-
-impl From<crate::agent::outputs::Rejected> for Stop {
-    fn from(rejected: crate::agent::outputs::Rejected) -> Self {
-        use crate::agent::outputs::Rejected;
-        match rejected {
-            Rejected::Output(failure) => failed(failure),
-            Rejected::Machine(error) => Self::Machine(error),
-        }
-    }
-}
-
-fn verdict(result: &Result<BuildResult, Stop>) -> Verdict {
-    match result {
-        Ok(BuildResult::Built { .. }) => Verdict::Good,
-        Ok(BuildResult::Cancelled) => Verdict::Cancelled,
-        Err(Stop::Lost(_)) => Verdict::Killed,
-        _ => Verdict::Bad,
-    }
-}
-
-fn exit_code(result: &Result<BuildResult, Stop>) -> Option<i32> {
-    match result {
-        Ok(BuildResult::Built { .. }) => Some(0),
-        Err(Stop::Result(BuildResult::Failed {
-            failure: Failure::ExitCode { code, .. },
-        })) => Some(*code),
-        _ => None,
-    }
-}
-
-fn describe(result: &Result<BuildResult, Stop>) -> String {
-    match result {
-        Ok(BuildResult::Built { .. }) => "built".to_owned(),
-        Ok(BuildResult::Cancelled) => "cancelled".to_owned(),
-        Err(Stop::Result(BuildResult::Failed { failure })) => format!("failed: {failure}"),
-        Ok(_) | Err(Stop::Result(_)) => "ended".to_owned(),
-        Err(Stop::Busy(_)) => "busy".to_owned(),
-        Err(Stop::Machine(error)) => format!("machine failed: {error}"),
-        Err(Stop::Lost(lost)) => format!("ended with its lifeline: {lost}"),
     }
 }

@@ -9,10 +9,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
-use crate::agent::build::Interrupted;
 use crate::agent::link::Lost;
 use crate::agent::room::{BUILD_DIR, Network, Program, Room, Writes, base_name};
 use crate::agent::slot_dirs::SlotDirs;
+use crate::agent::stop::Interrupted;
 use crate::agent::tools::tools;
 use crate::agent::users::Users;
 use crate::agent::watch::{End, Limits};

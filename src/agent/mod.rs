@@ -33,6 +33,7 @@ pub mod probe;
 pub mod records;
 pub mod room;
 pub mod slot_dirs;
+mod stop;
 pub mod tools;
 pub mod users;
 pub mod watch;
