@@ -178,7 +178,7 @@ fn a_message_takes_no_more_memory_than_is_said() {
             ran.report()
         );
         assert!(
-            most > size && most < 32 * size + OWN,
+            most > size && most < 48 * size + OWN,
             "{what}: {most} of {size}"
         );
     }

@@ -24,7 +24,9 @@
 //! | a log, data | [`MAX_PIECE`] |
 //! | any before the greeting | [`MAX_GREETING`] |
 //!
-//! A message that was read takes 32 times its bytes at most, whatever is in it.
+//! A message that was read takes 48 times its bytes at most, whatever is in it. The worst is a list of
+//! one-digit numbers: for each two bytes 32 of what is read and 8 of what is made of it, both in lists
+//! that may be twice as long, and the message itself, also while it comes.
 
 pub mod frame;
 pub mod message;
