@@ -75,9 +75,10 @@ fn each_builder_sees_its_inputs_whatever_was_mounted_before() {
     let left = |name: &str| fs_err::read_dir(slot.join(name)).unwrap().flatten();
     for point in left("store") {
         let metadata = point.metadata().unwrap();
-        let is_empty = match metadata.is_dir() {
-            true => fs_err::read_dir(point.path()).unwrap().count() == 0,
-            false => metadata.is_file() && metadata.len() == 0,
+        let is_empty = if metadata.is_dir() {
+            fs_err::read_dir(point.path()).unwrap().count() == 0
+        } else {
+            metadata.is_file() && metadata.len() == 0
         };
         assert!(is_empty, "{}", point.path().display());
     }
