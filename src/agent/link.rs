@@ -41,7 +41,7 @@ pub struct Link {
     stream: UnixStream,
     decoder: Decoder,
     /// What is to be built after a build, of which it came to be known meanwhile.
-    pub ahead: Option<(StorePath, BuildJob)>,
+    ahead: Option<(StorePath, BuildJob)>,
     /// A message that was looked at, and is still to be heard.
     aside: Option<ToAgent>,
 }
@@ -93,6 +93,17 @@ impl Link {
         }
     }
 
+    /// Notes what is to be built after a build.
+    pub fn note(&mut self, after: StorePath, next: BuildJob) {
+        self.ahead = Some((after, next));
+    }
+
+    /// Takes what is to be built after the last build; what was noted for another is forgotten.
+    pub fn next_after(&mut self, last: Option<&StorePath>) -> Option<BuildJob> {
+        let (after, next) = self.ahead.take()?;
+        (last == Some(&after)).then_some(next)
+    }
+
     /// Takes notice of what is to be built next, if that has come.
     pub fn look_ahead(&mut self) -> Result<(), Lost> {
         let mut come = [PollFd::new(&self.stream, PollFlags::IN)];
@@ -102,7 +113,7 @@ impl Link {
         }
         while self.ahead.is_none() && self.aside.is_none() {
             match self.heard()? {
-                Some(ToAgent::Then { after, job }) => self.ahead = Some((after, job)),
+                Some(ToAgent::Then { after, job }) => self.note(after, job),
                 Some(other) => self.aside = Some(other),
                 None => break,
             }

@@ -378,9 +378,8 @@ impl Agent {
             self.link.say_all(&[&answer, &FromAgent::Idle])?;
             self.good = is_good(&answer).then_some(job.drv);
             self.link.look_ahead()?;
-            let ahead = self.link.ahead.take();
-            match ahead.filter(|(after, _)| self.good.as_ref() == Some(after)) {
-                Some((_, next)) => job = next,
+            match self.link.next_after(self.good.as_ref()) {
+                Some(next) => job = next,
                 None => break,
             }
         }

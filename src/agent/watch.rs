@@ -103,7 +103,7 @@ impl Watch<'_> {
             match self.link.heard()? {
                 None => {}
                 Some(ToAgent::Cancel | ToAgent::Bye) => return Ok(Some(End::Cancelled)),
-                Some(ToAgent::Then { after, job }) => self.link.ahead = Some((after, job)),
+                Some(ToAgent::Then { after, job }) => self.link.note(after, job),
                 Some(_) => return Err(Lost::OutOfPlace { what: "a job" }.into()),
             }
             let now = Instant::now();

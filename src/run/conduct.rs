@@ -101,7 +101,7 @@ impl<'c, 'a, 's> Conductor<'c, 'a, 's> {
     fn run_to_end(&mut self) -> Result<(), Error> {
         let open = self.course.schedule.open();
         if self.course.options.shape == Shape::Plain && open > 0 {
-            let count = (self.course.options.jobs * SLOTS).min(open);
+            let count = self.course.options.jobs.saturating_mul(SLOTS).min(open);
             self.slots = self
                 .session
                 .lease(u32::try_from(count).unwrap_or(u32::MAX))?;

@@ -61,11 +61,7 @@ impl Database {
     pub fn which_valid(&self, paths: &[StorePath]) -> Result<Vec<usize>, Error> {
         let _snapshot = self.snapshot()?;
         // Ids are not used again, so there are at most so many rows.
-        let rows: i64 = self
-            .prepare(SELECT_LARGEST_ID)?
-            .query_row([], |row| row.get(0))
-            .map_err(|error| self.error(error))?;
-        let rows = usize::try_from(rows).unwrap_or(usize::MAX);
+        let rows = self.number(SELECT_LARGEST_ID)?;
         if paths.is_sorted() && rows / ROWS_FOR_ONE < paths.len() {
             return self.merge(paths);
         }
@@ -76,6 +72,15 @@ impl Database {
             }
         }
         Ok(which)
+    }
+
+    /// The one number that a query answers.
+    fn number(&self, query: &'static str) -> Result<usize, Error> {
+        let number: i64 = self
+            .prepare(query)?
+            .query_row([], |row| row.get(0))
+            .map_err(|error| self.error(error))?;
+        Ok(usize::try_from(number).unwrap_or(usize::MAX))
     }
 
     /// Goes once through all rows and all paths. Store paths are in the order of their texts.
@@ -100,11 +105,7 @@ impl Database {
 
     pub fn all_valid(&self, at_most: usize) -> Result<Option<Vec<StorePath>>, Error> {
         let _snapshot = self.snapshot()?;
-        let count: i64 = self
-            .prepare(COUNT_ALL)?
-            .query_row([], |row| row.get(0))
-            .map_err(|error| self.error(error))?;
-        let count = usize::try_from(count).unwrap_or(usize::MAX);
+        let count = self.number(COUNT_ALL)?;
         if count > at_most {
             return Ok(None);
         }
