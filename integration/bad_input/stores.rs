@@ -1,6 +1,8 @@
 //! A store that cannot be written, understood, trusted, or had right now.
 
+use std::io::Write as _;
 use std::path::Path;
+use std::process::{Child, Stdio};
 use std::time::Duration;
 
 use fs_err as fs;
@@ -103,9 +105,21 @@ pub(super) const CASES: &[(&str, Case)] = &[
     (
         "another program writes to the database for longer than `--lock-timeout`",
         |scene| {
-            let _holder = Holder::writing(scene);
+            let _holder = Writer::of(scene);
             run(scene.build("hello").args(["--lock-timeout", "3"]))
         },
+    ),
+    (
+        "another program writes to the database for longer than `--lock-timeout` when a build is done",
+        |scene| written_meanwhile(scene, "3", 8),
+    ),
+    (
+        "another program writes to the database for some seconds when a build is done",
+        |scene| written_meanwhile(scene, "60", 7),
+    ),
+    (
+        "another program writes to the database for longer than `--lock-timeout` when derivations are imported",
+        written_before_import,
     ),
 ];
 
@@ -245,6 +259,50 @@ fn linked(scene: &Scene<'_>) -> Ran {
     run(pontoon.env("NIX_CONF_DIR", scene.nix.configuration()))
 }
 
+/// A builder sleeps when the database is locked, and is done before it is free, after so many seconds.
+fn written_meanwhile(scene: &Scene<'_>, limit: &str, seconds: u64) -> Ran {
+    let arguments = [
+        "build",
+        "--no-link",
+        &scene.drv("slow"),
+        "--lock-timeout",
+        limit,
+    ];
+    let running = Running::start(&mut scene.nix.pontoon(&arguments));
+    until("the builder sleeps", || {
+        let processes = scene.place.processes();
+        processes.values().any(|line| line.starts_with("sleep 3"))
+    });
+    let writer = Writer::of(scene);
+    std::thread::sleep(Duration::from_secs(seconds));
+    drop(writer);
+    running.end()
+}
+
+/// Nix evaluates until a pipe is written to; meanwhile the database of the build store is locked.
+fn written_before_import(scene: &Scene<'_>) -> Ran {
+    scene.built("hello");
+    let pipe = scene.place.at("pipe");
+    run(scene.place.command("mkfifo").arg(&pipe)).ok();
+    let text = format!(
+        "derivation {{ name = builtins.readFile {}; system = \"x86_64-linux\"; builder = \"/bin/sh\"; }}",
+        pipe.display()
+    );
+    let file = scene.place.write("piped.nix", &text);
+    let other = scene.place.at("other");
+    let mut pontoon = scene
+        .nix
+        .pontoon(&["build", "--no-link", "--lock-timeout", "3"]);
+    pontoon.arg("-f").arg(file).arg("--eval-store").arg(other);
+    let running = Running::start(&mut pontoon);
+    // Opened for writing as soon as Nix reads.
+    let mut writer = fs::OpenOptions::new().write(true).open(&pipe).unwrap();
+    let _holder = Writer::of(scene);
+    writer.write_all(b"imported").unwrap();
+    drop(writer);
+    running.end()
+}
+
 /// Another program that holds a lock until it is dropped.
 struct Holder(Option<Running>);
 
@@ -262,19 +320,28 @@ impl Holder {
     }
 }
 
-impl Holder {
-    /// Writes to the store's database.
-    fn writing(scene: &Scene<'_>) -> Self {
+/// Another program that writes to the store's database until it is dropped.
+struct Writer(Child);
+
+impl Writer {
+    fn of(scene: &Scene<'_>) -> Self {
         scene.drv("hello");
-        let database = scene.nix.root().join("nix/var/nix/db/db.sqlite");
         let ready = scene.place.at("writing");
-        let script = "{ echo 'begin immediate;'; sleep 0.2; echo \".shell : > $2\"; sleep 100; } \
-                      | sqlite3 \"$1\"";
-        let mut command = scene.place.command("sh");
-        command.args(["-c", script, "sh"]).arg(database).arg(&ready);
-        let running = Running::start(&mut command);
+        let mut command = scene.place.command("sqlite3");
+        command.arg(scene.nix.root().join("nix/var/nix/db/db.sqlite"));
+        let child = command.stdin(Stdio::piped()).spawn().unwrap();
+        let mut orders = child.stdin.as_ref().expect("it is a pipe");
+        writeln!(orders, "begin immediate;\n.shell : > {}", ready.display()).unwrap();
         until("the database is held", || ready.exists());
-        Self(Some(running))
+        Self(child)
+    }
+}
+
+impl Drop for Writer {
+    fn drop(&mut self) {
+        // It ends with what it reads.
+        drop(self.0.stdin.take());
+        self.0.wait().unwrap();
     }
 }
 

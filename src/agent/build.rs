@@ -282,7 +282,7 @@ impl Agent {
                     valid,
                     slot,
                 };
-                let paths = collect.collect(&mut self.store, user)?;
+                let paths = collect.collect(&mut self.store, user, &mut self.link.waiting())?;
                 let outputs = self.facts_of(&paths)?;
                 Ok(BuildResult::Built { outputs })
             }

@@ -168,7 +168,7 @@ impl Agent {
         Ok(())
     }
 
-    fn import_end(&self, services: &mut Services) -> Result<FromAgent, MachineError> {
+    fn import_end(&mut self, services: &mut Services) -> Result<FromAgent, MachineError> {
         let importer = services.importer.take();
         let bytes = std::mem::take(&mut services.bytes);
         if let Some(error) = services.broken.take() {
@@ -176,7 +176,7 @@ impl Agent {
         }
         let paths = match importer {
             Some(importer) => importer
-                .finish(&self.store)
+                .finish(&self.store, &mut self.link.waiting())
                 .map_err(|error| MachineError::of(&error))?,
             None => 0,
         };

@@ -1,6 +1,7 @@
 //! The agent's end of the tunnel, which is also its lifeline.
 
 use std::io::{Read, Write};
+use std::ops::ControlFlow;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
@@ -75,6 +76,17 @@ impl Link {
             .flat_map(|message| encode(&Frame::message(*message)))
             .collect();
         self.stream.write_all(&bytes).map_err(Lost::Broken)
+    }
+
+    /// Tells which lock is waited for, for as long as anybody hears it.
+    pub fn waiting(&mut self) -> impl FnMut(&Path) -> ControlFlow<()> {
+        |lock| {
+            let lock = lock.display().to_string();
+            match self.say(&FromAgent::Waiting { lock }) {
+                Ok(()) => ControlFlow::Continue(()),
+                Err(_) => ControlFlow::Break(()),
+            }
+        }
     }
 
     /// Sends bytes of a log.

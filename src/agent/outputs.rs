@@ -1,6 +1,7 @@
 //! From what a builder left to registered paths (Nix spec §5.2 - §5.10).
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::ControlFlow;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
@@ -55,15 +56,17 @@ struct Output<'a> {
 
 impl Collect<'_> {
     /// Checks, makes canonical, scans, renames and registers; returns every output valid now.
+    /// `on_wait` learns which lock another program holds, and may end the wait.
     pub fn collect(
         &self,
         store: &mut Store,
         user: &BuildUser,
+        on_wait: &mut dyn FnMut(&Path) -> ControlFlow<()>,
     ) -> Result<BTreeSet<StorePath>, Rejected> {
         let mut outputs = self.examine(store, user)?;
         let mismatch = self.check_fixed(&mut outputs)?;
         let order = self.order(&outputs)?;
-        self.publish(store, &outputs, &order)?;
+        self.publish(store, &outputs, &order, on_wait)?;
         if let Some(failure) = mismatch {
             return Err(Rejected::Output(failure));
         }
@@ -215,6 +218,7 @@ impl Collect<'_> {
         store: &mut Store,
         outputs: &[Output<'_>],
         order: &[usize],
+        on_wait: &mut dyn FnMut(&Path) -> ControlFlow<()>,
     ) -> Result<(), Rejected> {
         let mut registrations = Vec::new();
         for output in order.iter().map(|index| &outputs[*index]) {
@@ -240,7 +244,8 @@ impl Collect<'_> {
             });
         }
         store.sync_directory().map_err(machine)?;
-        store.register(&registrations).map_err(machine)
+        let registered = store.register_after(&registrations, on_wait);
+        registered.map_err(machine)
     }
 }
 

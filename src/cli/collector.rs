@@ -79,21 +79,14 @@ fn wait<T>(
     asked: &Asked,
     sink: &mut dyn Sink,
 ) -> Result<T, Error> {
-    let mut waiting: Option<(PathBuf, Wait)> = None;
+    let mut waiting = Wait::new(limit);
     loop {
         let lock = match attempt()? {
             Ok(done) => return Ok(done),
             Err(lock) => lock,
         };
         asked.check()?;
-        let wait = match &mut waiting {
-            Some((known, wait)) if *known == lock => wait,
-            other => {
-                let wait = Wait::new(&lock, limit);
-                &mut other.insert((lock, wait)).1
-            }
-        };
-        match wait.look() {
+        match waiting.look(&lock) {
             Notice::Quiet => {}
             Notice::Tell(held) => sink.event(&Event::Warning {
                 text: held.to_string(),

@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use super::collector;
 use super::error::{Error, Kind};
 use super::signals::Asked;
 use crate::buildkit::{Address, Service, connection};
@@ -102,6 +103,10 @@ pub fn run(error: run::Error, asked: &Asked) -> Error {
         E::Engine(engine::Error::Connect(refusal)) => {
             hints = vec![reach(refusal)];
             Kind::Engine
+        }
+        E::Held(_) => {
+            hints = vec![collector::HINT.to_owned()];
+            Kind::Store
         }
         E::Source { .. } | E::Store { .. } | E::StoreLost { .. } => Kind::Store,
         E::Engine(_)

@@ -10,6 +10,7 @@ use crate::run::material::Found;
 use crate::run::positions::those;
 use crate::run::sending::{Sending, Unsent};
 use crate::run::session::Session;
+use crate::store::Held;
 use crate::tunnel::{AttemptFacts, FromAgent, PathFacts, QueryScope, ToAgent};
 
 impl Session<'_> {
@@ -121,15 +122,20 @@ impl Session<'_> {
         }
     }
 
-    /// Brings paths into the build store; returns how many were new and the bytes sent.
-    pub(super) fn import(&mut self, paths: &[Found<'_>]) -> Result<(usize, u64), Error> {
+    /// Brings paths into the build store; returns how many were new and the bytes sent. Tells of a
+    /// lock that has to be waited for.
+    pub(super) fn import(
+        &mut self,
+        paths: &[Found<'_>],
+        tell: &mut dyn FnMut(Held),
+    ) -> Result<(usize, u64), Error> {
         let mut sending = Sending::to(&mut self.store);
         match sending.paths(paths, &self.options.cancel) {
             Ok(()) => {}
             Err(Unsent::Error(error)) => return Err(*error),
             Err(Unsent::Broken(reason)) => return Err(self.lost(&reason.to_string())),
         }
-        match self.ask(&ToAgent::ImportEnd)? {
+        match self.ask_patiently(&ToAgent::ImportEnd, tell)? {
             FromAgent::Imported { paths, bytes } => Ok((paths, bytes)),
             other => Err(self.unexpected(&other)),
         }

@@ -11,7 +11,7 @@ use crate::run::connection::{Happening, Speaker};
 use crate::run::course::Job;
 use crate::run::logs::Lines;
 use crate::run::outcome::machine;
-use crate::store::{Notice, Wait};
+use crate::store::{Held, Notice, Wait};
 use crate::tunnel::{BuildResult, EffectResult, FromAgent, PathFacts, ToAgent};
 
 /// How long a node waits before it asks again for a lock that another program holds.
@@ -71,6 +71,7 @@ impl Conductor<'_, '_, '_> {
             FromAgent::Idle => self.hear_idle(nonce),
             FromAgent::Started { attempt } => self.started(nonce, attempt),
             FromAgent::Busy { lock } => self.busy(nonce, &lock),
+            FromAgent::Waiting { lock } => self.waiting(nonce, &lock),
             FromAgent::Built { result } => self.built(nonce, result),
             FromAgent::Ran { result } => self.ran(nonce, result),
             FromAgent::Failed { error } | FromAgent::Unfit { error } => {
@@ -135,28 +136,45 @@ impl Conductor<'_, '_, '_> {
             self.finish(nonce, Outcome::Cancelled);
             return;
         }
+        if let Some(held) = self.look_at_lock(node, lock) {
+            if let Some(worker) = self.workers.get_mut(nonce) {
+                worker.job = Some(Job::Build(node));
+            }
+            let outcome = self.failed(nonce, machine(held.to_string()));
+            self.finish(nonce, outcome);
+            return;
+        }
+        self.release(nonce);
+        let when = Instant::now() + LOCK_PAUSE;
+        self.course.schedule.put_back(node, when);
+    }
+
+    /// A build that is done waits to be registered. Given up, its agent ends with its lifeline.
+    fn waiting(&mut self, nonce: &str, lock: &str) {
+        let job = self.workers.get(nonce).and_then(|worker| worker.job);
+        let Some(Job::Build(node)) = job else {
+            return self.distrust(nonce, "its agent waits for a lock, and builds nothing");
+        };
+        if let Some(held) = self.look_at_lock(node, lock) {
+            self.distrust(nonce, &held.to_string());
+        }
+    }
+
+    /// Tells of a lock that a build waits for; gives it back if that has been too long.
+    fn look_at_lock(&mut self, node: NodeIndex, lock: &str) -> Option<Held> {
         let options = self.course.options;
-        let wait = self.waits.entry(node).or_insert_with(|| {
-            let place = options.nix_dir.path_here(lock);
-            Wait::new(&place, options.lock_timeout)
-        });
-        match wait.look() {
+        let place = options.nix_dir.path_here(lock);
+        let fresh = || Wait::new(options.lock_timeout);
+        match self.waits.entry(node).or_insert_with(fresh).look(&place) {
             Notice::Quiet => {}
             Notice::Tell(held) => {
                 let (node, ..) = self.course.describe_job(&Job::Build(node));
                 let reason = held.to_string();
                 self.course.sink.event(&Event::NodeWaiting { node, reason });
             }
-            Notice::GiveUp(held) => {
-                worker.job = Some(Job::Build(node));
-                let outcome = self.failed(nonce, machine(held.to_string()));
-                self.finish(nonce, outcome);
-                return;
-            }
+            Notice::GiveUp(held) => return Some(held),
         }
-        self.release(nonce);
-        let when = Instant::now() + LOCK_PAUSE;
-        self.course.schedule.put_back(node, when);
+        None
     }
 
     fn built(&mut self, nonce: &str, result: BuildResult) {

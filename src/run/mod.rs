@@ -55,7 +55,7 @@ use crate::nix::{StorePath, Wanted};
 use crate::pipeline::Pipeline;
 use crate::plan::closure::{self, Remains};
 use crate::plan::{self, Effects, Graph, Plan};
-use crate::store::{GcLock, NixDir};
+use crate::store::{GcLock, Held, NixDir};
 use crate::tunnel::SandboxPath;
 
 /// What a run is told.
@@ -208,6 +208,9 @@ pub enum Error {
         #[source]
         source: crate::tunnel::MachineError,
     },
+    /// Another program holds a lock of the build store for longer than it is waited for.
+    #[error(transparent)]
+    Held(Held),
     /// The store is not the one that was probed, or cannot be reached any more.
     #[error("the store was lost: {reason}")]
     StoreLost {

@@ -273,7 +273,10 @@ impl<'a, 'p> Rounds<'a, 'p> {
             let started = Instant::now();
             let event = Event::Importing { paths: paths.len() };
             course.sink.event(&event);
-            let (paths, bytes) = session.import(&paths)?;
+            let (paths, bytes) = session.import(&paths, &mut |held| {
+                let text = held.to_string();
+                course.sink.event(&Event::Warning { text, hint: None });
+            })?;
             course.sink.event(&Event::Imported {
                 paths,
                 bytes,

@@ -11,7 +11,8 @@ use crate::engine::{Engine, EngineEvent, Op, OpEnd, OpExit, OpRoot, tells_of_los
 use crate::run::connection::{Happening, Listening, Speaker};
 use crate::run::prepare::{Directory, sandbox_device};
 use crate::run::{Error, Options, engine};
-use crate::tunnel::{FromAgent, SandboxPath, ToAgent};
+use crate::store::{Held, Notice, Wait};
+use crate::tunnel::{FromAgent, MachineError, SandboxPath, ToAgent};
 
 /// How long an answer may take once the run is to stop.
 const PATIENCE: Duration = Duration::from_secs(2);
@@ -214,7 +215,17 @@ impl<'a> Session<'a> {
 
     /// Asks the store's agent and waits for the answer; what else happens is kept for later.
     pub(super) fn ask(&mut self, job: &ToAgent) -> Result<FromAgent, Error> {
+        self.ask_patiently(job, &mut |_| ())
+    }
+
+    /// The same for what may have to wait for other programs: tells which lock they hold.
+    pub(super) fn ask_patiently(
+        &mut self,
+        job: &ToAgent,
+        tell: &mut dyn FnMut(Held),
+    ) -> Result<FromAgent, Error> {
         self.say(job)?;
+        let mut wait = Wait::new(self.options.lock_timeout);
         let mut told: Option<Instant> = None;
         loop {
             let happening = match self.happenings.recv_timeout(TICK) {
@@ -236,15 +247,18 @@ impl<'a> Session<'a> {
                 }
             };
             match happening {
-                Happening::Said { nonce, message } if nonce == self.store_nonce => {
-                    return match message {
-                        FromAgent::Failed { error } => Err(Error::Store {
-                            store: self.options.store_name.clone(),
-                            source: error,
-                        }),
-                        message => Ok(message),
-                    };
-                }
+                Happening::Said { nonce, message } if nonce == self.store_nonce => match message {
+                    FromAgent::Waiting { lock } => {
+                        let place = self.options.nix_dir.path_here(&lock);
+                        match wait.look(&place) {
+                            Notice::Quiet => {}
+                            Notice::Tell(held) => tell(held),
+                            Notice::GiveUp(held) => return Err(Error::Held(held)),
+                        }
+                    }
+                    FromAgent::Failed { error } => return Err(self.store_failed(error)),
+                    message => return Ok(message),
+                },
                 Happening::Closed { nonce, reason } if nonce == self.store_nonce => {
                     let reason = reason.unwrap_or_else(|| "its agent ended".to_owned());
                     return Err(self.lost(&reason));
@@ -266,11 +280,15 @@ impl<'a> Session<'a> {
     }
 
     pub(super) fn store_error(&self, reason: &str) -> Error {
+        self.store_failed(MachineError {
+            text: reason.to_owned(),
+        })
+    }
+
+    fn store_failed(&self, source: MachineError) -> Error {
         Error::Store {
             store: self.options.store_name.clone(),
-            source: crate::tunnel::MachineError {
-                text: reason.to_owned(),
-            },
+            source,
         }
     }
 }

@@ -99,10 +99,16 @@ impl Importer {
 
     /// Makes all added paths valid; returns how many were not valid before.
     ///
+    /// `on_wait` learns which lock another program holds, and may end the wait.
+    ///
     /// # Errors
     /// A reference that is neither valid nor among the added ones: paths that do not depend on it
     /// may be valid by then.
-    pub fn finish(mut self, store: &Store) -> Result<usize, Error> {
+    pub fn finish(
+        mut self,
+        store: &Store,
+        on_wait: &mut dyn FnMut(&Path) -> ControlFlow<()>,
+    ) -> Result<usize, Error> {
         if self.pending.is_empty() {
             return Ok(0);
         }
@@ -110,7 +116,7 @@ impl Importer {
         let order = self.references_first()?;
         let mut count = 0;
         for paths in order.chunks(piece_size()) {
-            count += self.register(store, paths)?;
+            count += self.register(store, paths, on_wait)?;
         }
         Ok(count)
     }
@@ -125,8 +131,13 @@ impl Importer {
         Ok(())
     }
 
-    fn register(&mut self, store: &Store, paths: &[StorePath]) -> Result<usize, Error> {
-        let locks = store.lock(paths, &mut |_| ControlFlow::Continue(()))?;
+    fn register(
+        &mut self,
+        store: &Store,
+        paths: &[StorePath],
+        on_wait: &mut dyn FnMut(&Path) -> ControlFlow<()>,
+    ) -> Result<usize, Error> {
+        let locks = store.lock(paths, on_wait)?;
         let valid = store.valid(paths)?;
         let mut registrations = Vec::with_capacity(paths.len());
         for path in paths.iter().filter(|path| !valid.contains(*path)) {
@@ -143,7 +154,7 @@ impl Importer {
             );
         }
         store.sync_directory()?;
-        store.register(&registrations)?;
+        store.register_after(&registrations, on_wait)?;
         locks.release()?;
         Ok(registrations.len())
     }

@@ -40,8 +40,9 @@ mod wait;
 
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 pub use barred::barred_by;
 use database::Database;
@@ -290,8 +291,30 @@ impl Store {
         &self,
         registrations: impl IntoIterator<Item = &'a Registration>,
     ) -> Result<(), Error> {
+        let begun = Instant::now();
+        self.register_after(registrations, &mut |_| {
+            if begun.elapsed() < self.database.patience() {
+                ControlFlow::Continue(())
+            } else {
+                ControlFlow::Break(())
+            }
+        })
+    }
+
+    /// [`register`](Self::register), for as long as one is willing to wait for other writers.
+    ///
+    /// `on_wait` learns several times a second which lock another program holds, and may end the
+    /// wait.
+    ///
+    /// # Errors
+    /// As there; [`Error::Busy`] if `on_wait` said so.
+    pub fn register_after<'a>(
+        &self,
+        registrations: impl IntoIterator<Item = &'a Registration>,
+        on_wait: &mut dyn FnMut(&Path) -> ControlFlow<()>,
+    ) -> Result<(), Error> {
         self.must_write()?;
-        self.database.register(registrations)
+        self.database.register(registrations, on_wait)
     }
 
     /// Protects paths, valid or not, from the collector for as long as this store is open.

@@ -9,12 +9,18 @@ use super::holders::{Holder, holder};
 /// How long it is waited in silence: most locks are free again by then.
 const SILENCE: Duration = Duration::from_secs(2);
 
-/// Somebody waits for a lock, from now on.
+/// Somebody waits for a lock, or for one after the other.
 #[derive(Debug)]
 pub struct Wait {
+    limit: Option<Duration>,
+    at: Option<At>,
+}
+
+/// The lock that is waited for now.
+#[derive(Debug)]
+struct At {
     lock: PathBuf,
     since: Instant,
-    limit: Option<Duration>,
     told: bool,
 }
 
@@ -51,34 +57,43 @@ pub enum Notice {
 }
 
 impl Wait {
-    /// For a lock, and for this long; without a limit for ever.
-    pub fn new(lock: &Path, limit: Option<Duration>) -> Self {
-        Self {
-            lock: lock.to_owned(),
-            since: Instant::now(),
-            limit,
-            told: false,
-        }
+    /// For this long for each lock; without a limit for ever.
+    pub fn new(limit: Option<Duration>) -> Self {
+        Self { limit, at: None }
     }
 
     /// To be asked again and again while the lock is held.
-    pub fn look(&mut self) -> Notice {
-        let elapsed = self.since.elapsed();
-        if self.limit.is_some_and(|limit| elapsed >= limit) {
-            return Notice::GiveUp(self.held());
+    pub fn look(&mut self, lock: &Path) -> Notice {
+        if self.at.as_ref().is_none_or(|at| at.lock != lock) {
+            self.at = Some(At::now(lock));
         }
-        if self.told || elapsed < SILENCE {
+        let at = self.at.as_mut().expect("it is set");
+        let elapsed = at.since.elapsed();
+        if self.limit.is_some_and(|limit| elapsed >= limit) {
+            return Notice::GiveUp(held(lock));
+        }
+        if at.told || elapsed < SILENCE {
             return Notice::Quiet;
         }
-        self.told = true;
-        Notice::Tell(self.held())
+        at.told = true;
+        Notice::Tell(held(lock))
     }
+}
 
-    fn held(&self) -> Held {
-        Held {
-            lock: self.lock.clone(),
-            holder: holder(&self.lock),
+impl At {
+    fn now(lock: &Path) -> Self {
+        Self {
+            lock: lock.to_owned(),
+            since: Instant::now(),
+            told: false,
         }
+    }
+}
+
+fn held(lock: &Path) -> Held {
+    Held {
+        lock: lock.to_owned(),
+        holder: holder(lock),
     }
 }
 
@@ -86,24 +101,38 @@ impl Wait {
 mod tests {
     use super::*;
 
+    const LOCK: &str = "/none/gc.lock";
+
     fn waiting(seconds: u64, limit: Option<u64>) -> Wait {
-        let mut wait = Wait::new(Path::new("/none/gc.lock"), limit.map(Duration::from_secs));
-        let now = Instant::now();
-        wait.since = now.checked_sub(Duration::from_secs(seconds)).unwrap_or(now);
+        let mut wait = Wait::new(limit.map(Duration::from_secs));
+        let mut at = At::now(Path::new(LOCK));
+        let earlier = at.since.checked_sub(Duration::from_secs(seconds));
+        at.since = earlier.unwrap_or(at.since);
+        wait.at = Some(at);
         wait
     }
 
     #[test]
     fn tells_once_and_gives_up_in_time() {
-        assert_eq!(waiting(1, None).look(), Notice::Quiet);
+        let look = |wait: &mut Wait| wait.look(Path::new(LOCK));
+        assert_eq!(look(&mut waiting(1, None)), Notice::Quiet);
         let mut long = waiting(3, Some(60));
-        let Notice::Tell(held) = long.look() else {
+        let Notice::Tell(held) = look(&mut long) else {
             panic!("nothing is told")
         };
         let text = "`/none/gc.lock` is locked by a process that cannot be seen from here";
         assert_eq!(held.to_string(), text);
-        assert_eq!(long.look(), Notice::Quiet);
-        assert!(matches!(waiting(61, Some(60)).look(), Notice::GiveUp(_)));
-        assert!(matches!(waiting(1, Some(0)).look(), Notice::GiveUp(_)));
+        assert_eq!(look(&mut long), Notice::Quiet);
+        assert!(matches!(
+            look(&mut waiting(61, Some(60))),
+            Notice::GiveUp(_)
+        ));
+        assert!(matches!(look(&mut waiting(1, Some(0))), Notice::GiveUp(_)));
+    }
+
+    #[test]
+    fn each_lock_has_its_own_time() {
+        let mut wait = waiting(61, Some(60));
+        assert_eq!(wait.look(Path::new("/none/big-lock")), Notice::Quiet);
     }
 }

@@ -41,6 +41,11 @@ pub enum FromAgent {
         /// The lock file.
         lock: String,
     },
+    /// Another program holds a lock, and it waits; said again and again.
+    Waiting {
+        /// The lock file.
+        lock: String,
+    },
     /// Answers `Root`, and `Query` for paths alone: which of the paths in it are valid.
     Valid {
         /// Their positions, ascending: a plan may ask for a hundred thousand.

@@ -120,6 +120,7 @@ fn from_agent() -> impl Strategy<Value = FromAgent> {
         Just(FromAgent::Idle),
         text().prop_map(|attempt| FromAgent::Started { attempt }),
         text().prop_map(|lock| FromAgent::Busy { lock }),
+        text().prop_map(|lock| FromAgent::Waiting { lock }),
         vec(any::<usize>(), 0..9).prop_map(|which| FromAgent::Valid { which }),
         vec(path(), 0..4).prop_map(|paths| FromAgent::AllValid { paths }),
         Just(FromAgent::MoreValid),

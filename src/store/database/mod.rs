@@ -4,6 +4,7 @@ mod memory;
 mod query;
 mod register;
 
+use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -16,6 +17,9 @@ use rusqlite::{
 
 use super::layout::Schema;
 use super::{Error, NixDir, PATIENCE};
+
+/// How often it is told that another program writes.
+const ROUND: Duration = Duration::from_millis(200);
 
 /// The tables, indices and trigger of schema 10.
 const TABLES: &str = "
@@ -185,7 +189,7 @@ impl Database {
     fn error(&self, source: rusqlite::Error) -> Error {
         let path = self.path.clone();
         match source.sqlite_error_code() {
-            Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => Error::Busy {
+            _ if is_busy(&source) => Error::Busy {
                 path,
                 waited: self.patience.get(),
             },
@@ -204,6 +208,36 @@ impl Database {
             .map_err(|error| self.error(error))
     }
 
+    /// Begins to write as soon as nobody else does.
+    fn begin_writing(
+        &self,
+        on_wait: &mut dyn FnMut(&Path) -> ControlFlow<()>,
+    ) -> Result<Transaction<'_>, Error> {
+        let wait = |time| self.connection.busy_timeout(time);
+        let attempt = || {
+            wait(ROUND.min(self.patience.get()))?;
+            let begun =
+                Transaction::new_unchecked(&self.connection, TransactionBehavior::Immediate);
+            wait(self.patience.get())?;
+            begun
+        };
+        loop {
+            match attempt() {
+                Err(error) if is_busy(&error) => {
+                    if on_wait(&lock_place(&self.path)).is_break() {
+                        return Err(self.error(error));
+                    }
+                }
+                other => return other.map_err(|error| self.error(error)),
+            }
+        }
+    }
+
+    /// How long it is waited for others.
+    pub fn patience(&self) -> Duration {
+        self.patience.get()
+    }
+
     /// Begins to read as of one moment.
     fn snapshot(&self) -> Result<Transaction<'_>, Error> {
         Transaction::new_unchecked(&self.connection, TransactionBehavior::Deferred)
@@ -219,12 +253,19 @@ pub fn being_written(dir: &NixDir) -> Option<PathBuf> {
     let error = connection
         .execute_batch("begin immediate; rollback;")
         .err()?;
-    let busy = matches!(
+    is_busy(&error).then(|| lock_place(&dir.db().join("db.sqlite")))
+}
+
+fn is_busy(error: &rusqlite::Error) -> bool {
+    matches!(
         error.sqlite_error_code(),
         Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked)
-    );
-    // The locks of WAL are in the file of its index.
-    busy.then(|| dir.db().join("db.sqlite-shm"))
+    )
+}
+
+/// Where the locks of a database are: those of WAL are in the file of its index.
+fn lock_place(database: &Path) -> PathBuf {
+    database.with_extension("sqlite-shm")
 }
 
 /// Whether a database could not be read for want of a place to write.

@@ -1,9 +1,11 @@
 //! Registering: what makes paths valid (Nix spec §6.3).
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::ControlFlow;
+use std::path::Path;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use rusqlite::{Transaction, TransactionBehavior, params};
+use rusqlite::params;
 
 use super::Database;
 use crate::nix::StorePath;
@@ -44,13 +46,14 @@ pub struct Registration {
 
 impl Database {
     /// One transaction, begun as a writer: two that began as readers could not both go on.
+    ///
+    /// `on_wait` learns again and again that another program writes, and may end the wait.
     pub fn register<'a>(
         &self,
         registrations: impl IntoIterator<Item = &'a Registration>,
+        on_wait: &mut dyn FnMut(&Path) -> ControlFlow<()>,
     ) -> Result<(), Error> {
-        let transaction =
-            Transaction::new_unchecked(&self.connection, TransactionBehavior::Immediate)
-                .map_err(|error| self.error(error))?;
+        let transaction = self.begin_writing(on_wait)?;
         let now = SystemTime::now()
             .duration_since(UNIX_EPOCH)
             .unwrap_or_default()

@@ -1,5 +1,7 @@
 //! Importing derivations, their outputs, and what is not what it says.
 
+use std::ops::ControlFlow;
+
 use sha2::{Digest, Sha256};
 
 use super::*;
@@ -94,7 +96,12 @@ pub(super) fn import_everything(store: &Store) -> Vec<StorePath> {
     let mut paths: Vec<_> = all.into_iter().map(|(header, _)| header.path).collect();
     paths.sort();
     paths.dedup();
-    assert_eq!(importer.finish(store).unwrap(), paths.len());
+    assert_eq!(
+        importer
+            .finish(store, &mut |_| ControlFlow::Continue(()))
+            .unwrap(),
+        paths.len()
+    );
     paths
 }
 
@@ -142,7 +149,12 @@ fn nix_s_own_rows_come_of_an_import_in_any_order() {
     let mut importer = Importer::default();
     let (header, nar) = everything().swap_remove(0);
     importer.add(&store, header, nar.as_slice()).unwrap();
-    assert_eq!(importer.finish(&store).unwrap(), 0);
+    assert_eq!(
+        importer
+            .finish(&store, &mut |_| ControlFlow::Continue(()))
+            .unwrap(),
+        0
+    );
 }
 
 #[test]
@@ -195,7 +207,7 @@ fn a_missing_reference_and_a_circle_make_nothing_valid() {
         )
         .unwrap();
     assert!(matches!(
-        importer.finish(&store),
+        importer.finish(&store, &mut |_| ControlFlow::Continue(())),
         Err(Error::Reference { .. })
     ));
     let mut importer = Importer::default();
@@ -203,7 +215,10 @@ fn a_missing_reference_and_a_circle_make_nothing_valid() {
         let header = header(path.clone(), std::slice::from_ref(other), &nar);
         importer.add(&store, header, nar.as_slice()).unwrap();
     }
-    assert!(matches!(importer.finish(&store), Err(Error::Cycle { .. })));
+    assert!(matches!(
+        importer.finish(&store, &mut |_| ControlFlow::Continue(())),
+        Err(Error::Cycle { .. })
+    ));
     assert!(store.valid([&a, &b]).unwrap().is_empty());
 }
 

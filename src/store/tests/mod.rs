@@ -6,6 +6,7 @@ mod import;
 mod sharing;
 
 use std::collections::BTreeSet;
+use std::ops::ControlFlow;
 
 use rusqlite::Connection;
 
@@ -286,6 +287,31 @@ fn a_locked_database_is_named() {
         matches!(&error, Error::Busy { path, .. } if path.ends_with("db.sqlite")),
         "{error}"
     );
+}
+
+#[test]
+fn who_waits_for_the_database_is_told_and_may_give_up_or_go_on() {
+    let scene = Scene::new();
+    let store = scene.open();
+    let other = scene.sql();
+    let a = registration(&path('a', "a"), &[]);
+    other.execute_batch("begin immediate").unwrap();
+    let mut told = Vec::new();
+    let error = store
+        .register_after([&a], &mut |lock| {
+            told.push(lock.to_owned());
+            ControlFlow::Break(())
+        })
+        .unwrap_err();
+    assert!(matches!(error, Error::Busy { .. }), "{error}");
+    assert_eq!(told, [scene.dir.db().join("db.sqlite-shm")]);
+    store
+        .register_after([&a], &mut |_| {
+            other.execute_batch("rollback").unwrap();
+            ControlFlow::Continue(())
+        })
+        .unwrap();
+    assert_eq!(store.valid([&a.path]).unwrap().len(), 1);
 }
 
 #[test]
