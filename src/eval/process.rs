@@ -18,6 +18,8 @@ use rustix::process::{Pid, Signal, kill_process};
 
 /// How often the cancel flag is looked at.
 const TICK: Duration = Duration::from_millis(25);
+/// How soon the end of a program is looked for that has closed its pipes: it is on its way out.
+const SOON: Duration = Duration::from_micros(500);
 /// How long a cancelled program may take to clean up, then how long an ended one's pipes, held
 /// open by a grandchild, are still listened to.
 const GRACE: Duration = Duration::from_secs(3);
@@ -191,12 +193,16 @@ fn attend(
     let mut stdout = Vec::new();
     let mut asked: Option<Instant> = None;
     let mut ended: Option<Instant> = None;
+    let mut pause = SOON;
     loop {
         match heard.recv_timeout(TICK) {
             Ok(Heard::Stdout(bytes)) => stdout = bytes,
             Ok(Heard::Line(line)) => on_line(String::from_utf8_lossy(&line).trim_end()),
             Err(RecvTimeoutError::Disconnected) if ended.is_some() => break,
-            Err(RecvTimeoutError::Disconnected) => thread::sleep(TICK),
+            Err(RecvTimeoutError::Disconnected) => {
+                thread::sleep(pause);
+                pause = (2 * pause).min(TICK);
+            }
             Err(RecvTimeoutError::Timeout) => {}
         }
         if ended.is_none() && child.try_wait()?.is_some() {
