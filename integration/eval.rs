@@ -87,7 +87,7 @@ impl Setup {
         .map(|(name, value)| (name.to_owned(), value));
         let store = EvalStore::Root(directory.path().join("root"));
         let evaluator = Evaluator {
-            nix,
+            nix: nix.path,
             environment,
             store,
             options: options.into(),

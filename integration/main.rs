@@ -44,3 +44,4 @@ mod support;
 mod tunnel;
 mod unknown;
 mod users;
+mod waking;

@@ -30,6 +30,7 @@ pub mod surroundings;
 pub mod systems;
 pub mod upkeep;
 pub mod visible;
+pub mod waking;
 
 use std::process::ExitCode;
 

@@ -6,6 +6,8 @@
 use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::Ordering;
+use std::thread;
 use std::time::Instant;
 
 use super::args::{Fact, Shape};
@@ -16,6 +18,7 @@ use super::request::{Nix, PipelineRequest, PipelineSource, Request, Source};
 use super::settings::{How, OnFailure, Store, Where};
 use super::signals::Asked;
 use super::surroundings::Surroundings;
+use super::waking::Waking;
 use super::{asking, collector, failure, secrets, systems};
 use crate::eval::{self, EvalStore, Evaluator};
 use crate::event::{Event, Sink, VERSION};
@@ -121,8 +124,7 @@ impl Session<'_> {
             (evaluated, None)
         } else {
             let (evaluator, kept) = self.evaluator(&request.nix, sink)?;
-            let answer = evaluator.evaluate(&asked, &mut |_| ());
-            let answer = answer.map_err(|error| failure::evaluation(error, self.asked))?;
+            let answer = self.checked(&evaluator, || evaluator.evaluate(&asked, &mut |_| ()))?;
             (answer, kept)
         };
         warn_of(evaluated.impure, sink);
@@ -170,8 +172,7 @@ impl Session<'_> {
             system: asking::system(&request.nix),
         };
         let impure = matches!(request.source, PipelineSource::File(_));
-        let answer = evaluator.pipeline(&asked, &mut |_| ());
-        let answer = answer.map_err(|error| failure::evaluation(error, self.asked))?;
+        let answer = self.checked(&evaluator, || evaluator.pipeline(&asked, &mut |_| ()))?;
         let read = pipeline::from_json(&request.name, &answer.json).map_err(failure::pipeline)?;
         let evaluated = Evaluated {
             wanted: read.pipeline.builds.values().cloned().collect(),
@@ -189,12 +190,11 @@ impl Session<'_> {
     /// still hold, and gives back the links it made, which become roots of their own.
     pub fn realise(
         &self,
-        run: String,
+        waking: Waking<'_>,
         work: Work,
         sink: &mut dyn Sink,
         keep: &mut dyn FnMut(&Finished) -> Vec<PathBuf>,
     ) -> Result<Finished, Error> {
-        let options = self.options(run)?;
         let pipeline = work.pipeline.map(|(pipeline, values)| run::PipelineRun {
             pipeline,
             origin: work.origin.clone(),
@@ -214,7 +214,7 @@ impl Session<'_> {
                 paths.map_err(|error| unknown = Some(error)).ok()
             },
         };
-        let report = run::realise(&options, wanted, sink, &mut links);
+        let report = run::realise(waking, wanted, sink, &mut links);
         if let Some(error) = unknown {
             return Err(error);
         }
@@ -226,7 +226,7 @@ impl Session<'_> {
     /// Writes what [`Session::realise`] would do.
     pub fn plan(
         &self,
-        run: String,
+        waking: Waking<'_>,
         evaluated: &Evaluated,
         format: Format,
         sink: &mut dyn Sink,
@@ -235,8 +235,8 @@ impl Session<'_> {
             let error = Error::usage("definitions are bytes, not for a terminal");
             return Err(error.hint("`--format llb-text` is for reading"));
         }
-        let options = self.options(run)?;
-        let planned = run::plan(&options, &evaluated.wanted, evaluated.pipeline.as_ref());
+        let options = waking.options();
+        let planned = run::plan(waking, &evaluated.wanted, evaluated.pipeline.as_ref());
         let (planned, remains) = planned.map_err(|error| failure::run(error, self.asked))?;
         let view = show::View {
             graph: &planned.graph,
@@ -246,7 +246,7 @@ impl Session<'_> {
         };
         let mut ops = || {
             let paths = self.sandbox_paths(sink)?;
-            run::ops(&options, &planned, evaluated.pipeline.as_ref(), &paths)
+            run::ops(options, &planned, evaluated.pipeline.as_ref(), &paths)
                 .map_err(|error| failure::run(error, self.asked))
         };
         let shown = match format {
@@ -267,10 +267,9 @@ impl Session<'_> {
         typed: &Nix,
         sink: &mut dyn Sink,
     ) -> Result<(Evaluator, Option<GcLock>), Error> {
-        let (environment, cancel) = (environment(), self.asked.cancel());
         let search = self.around.variables.get("PATH").map(OsString::as_os_str);
-        let nix = eval::Nix::find(None, search, &environment, &cancel)
-            .map_err(|error| failure::nix(error, self.asked))?;
+        let nix = eval::nix::locate(None, search);
+        let nix = nix.map_err(|error| failure::nix(error, self.asked))?;
         let into = &self.place.evaluate_into;
         let store = if into.resolves() {
             EvalStore::Default
@@ -285,13 +284,38 @@ impl Session<'_> {
         }
         let evaluator = Evaluator {
             nix,
-            environment,
+            environment: environment(),
             store,
             options,
-            cancel,
+            cancel: self.asked.cancel(),
             leash: std::env::current_exe().ok(),
         };
         Ok((evaluator, kept))
+    }
+
+    /// Evaluates while `nix` is asked for its version: one that is not fit ends it, and what it has
+    /// answered counts for nothing.
+    fn checked<T>(
+        &self,
+        evaluator: &Evaluator,
+        evaluate: impl FnOnce() -> Result<T, eval::Error>,
+    ) -> Result<T, Error> {
+        let ask = || {
+            let Evaluator {
+                nix,
+                environment,
+                cancel,
+                ..
+            } = evaluator;
+            let asked = eval::Nix::ask(nix.clone(), environment, cancel);
+            asked.inspect_err(|_| cancel.store(true, Ordering::Relaxed))
+        };
+        let (answer, asked) = thread::scope(|scope| {
+            let asking = scope.spawn(ask);
+            (evaluate(), asking.join().expect("it only asks"))
+        });
+        asked.map_err(|error| failure::nix(error, self.asked))?;
+        answer.map_err(|error| failure::evaluation(error, self.asked))
     }
 
     /// What git says of the pipeline's directory, and what was given on the command line.

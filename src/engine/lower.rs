@@ -153,6 +153,12 @@ impl Lowering {
         marshal(exec, "pontoon: store", "store")
     }
 
+    /// Lowers an agent that is told only later what it builds (strong).
+    pub fn worker(&self, nonce: &str) -> Result<Vec<u8>, Error> {
+        let exec = self.exec(&["build"], nonce, Reach::Nothing);
+        marshal(exec, "pontoon: builds", "builds")
+    }
+
     /// Lowers a build. In strong the op may go on with other derivations that reach no further.
     pub fn build(
         &self,

@@ -52,8 +52,8 @@ use crate::nix::{StorePath, Wanted};
 /// How to evaluate: which `nix`, what it may see, where it writes.
 #[derive(Debug, Clone)]
 pub struct Evaluator {
-    /// The `nix` to drive.
-    pub nix: Nix,
+    /// The executable of the `nix` to drive.
+    pub nix: PathBuf,
     /// The user's environment; only what [`mod@nix`] lists of it reaches `nix`.
     pub environment: Vec<(OsString, OsString)>,
     /// The evaluation store.
@@ -258,7 +258,7 @@ impl Evaluator {
         on_progress: &mut dyn FnMut(&str),
     ) -> Result<Called, Error> {
         let mut program = Program {
-            path: self.nix.path.clone(),
+            path: self.nix.clone(),
             called: called.into(),
             arguments,
             environment: nix::scrubbed(&self.environment, purity),

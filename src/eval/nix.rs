@@ -126,23 +126,35 @@ pub enum Error {
     Run(#[source] process::Error),
 }
 
+/// Finds `nix`: the one given, else the first on `search` (a `PATH`). Whether it is new enough is
+/// still to be asked.
+pub fn locate(given: Option<&Path>, search: Option<&OsStr>) -> Result<PathBuf, Error> {
+    match given {
+        Some(path) if process::is_executable(path) => Ok(path.to_owned()),
+        Some(path) => Err(Error::NotExecutable {
+            path: path.to_owned(),
+        }),
+        None => on_search_path("nix", search).ok_or(Error::Missing),
+    }
+}
+
 impl Nix {
-    /// Finds `nix`: the one given, else the first on `search` (a `PATH`), and asks its version.
+    /// Finds `nix`, see [`locate`], and asks its version.
     pub fn find(
         given: Option<&Path>,
         search: Option<&OsStr>,
         environment: &[(OsString, OsString)],
         cancel: &AtomicBool,
     ) -> Result<Self, Error> {
-        let path = match given {
-            Some(path) if process::is_executable(path) => path.to_owned(),
-            Some(path) => {
-                return Err(Error::NotExecutable {
-                    path: path.to_owned(),
-                });
-            }
-            None => on_search_path("nix", search).ok_or(Error::Missing)?,
-        };
+        Self::ask(locate(given, search)?, environment, cancel)
+    }
+
+    /// Asks an executable for its version.
+    pub fn ask(
+        path: PathBuf,
+        environment: &[(OsString, OsString)],
+        cancel: &AtomicBool,
+    ) -> Result<Self, Error> {
         let program = Program {
             path: path.clone(),
             called: "nix".into(),

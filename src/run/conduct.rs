@@ -54,6 +54,32 @@ pub(super) struct Worker {
     pub(super) ahead: bool,
 }
 
+impl Worker {
+    /// An op that has just been begun.
+    pub(super) fn new(job: Option<Job>, reach: Reach, slot: Option<u32>) -> Self {
+        Self {
+            speaker: None,
+            job,
+            idle: false,
+            reach,
+            slot,
+            started: None,
+            given: false,
+            attempt: None,
+            begun: 0,
+            lines: Lines::default(),
+            free: None,
+            next: None,
+            ahead: false,
+        }
+    }
+
+    /// Whether it is to have its first job, which it may not have asked for yet.
+    pub(super) fn is_new(&self) -> bool {
+        self.job.is_none() && !self.given
+    }
+}
+
 /// The ops of a session.
 pub(super) struct Conductor<'c, 'a, 's> {
     pub(super) course: &'c mut Course<'a>,
@@ -72,10 +98,12 @@ pub(super) struct Conductor<'c, 'a, 's> {
 
 impl<'c, 'a, 's> Conductor<'c, 'a, 's> {
     pub(super) fn new(course: &'c mut Course<'a>, session: &'c mut Session<'s>) -> Self {
+        let worker = session.worker.take();
+        let worker = worker.map(|nonce| (nonce, Worker::new(None, Reach::Nothing, None)));
         Self {
             course,
             session,
-            workers: BTreeMap::new(),
+            workers: worker.into_iter().collect(),
             slots: Vec::new(),
             facts: BTreeMap::new(),
             waits: BTreeMap::new(),
@@ -130,9 +158,11 @@ impl<'c, 'a, 's> Conductor<'c, 'a, 's> {
             }
             self.lose_patience()?;
         }
-        for worker in self.workers.values_mut() {
+        for (nonce, worker) in &mut self.workers {
             if let Some(speaker) = &mut worker.speaker {
                 let _ = speaker.say(&ToAgent::Bye);
+            } else if worker.is_new() {
+                self.session.worker = Some(nonce.clone());
             }
         }
         self.storeless.take().map_or(Ok(()), Err)
@@ -216,7 +246,7 @@ impl<'c, 'a, 's> Conductor<'c, 'a, 's> {
     /// one, or it would get a second op beside it.
     fn running(&self) -> usize {
         let counts = |worker: &&Worker| match self.course.options.shape {
-            Shape::Strong => !worker.idle,
+            Shape::Strong => !worker.idle && !worker.is_new(),
             Shape::Plain => worker.job.is_some(),
         };
         self.workers.values().filter(counts).count()

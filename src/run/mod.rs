@@ -31,6 +31,7 @@ mod sending;
 mod session;
 mod silence;
 mod start;
+mod waking;
 
 use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
@@ -47,6 +48,7 @@ pub use outcome::exit_code;
 pub use planning::plan;
 use replan::{Ran, Rounds};
 use session::Session;
+pub use waking::{Beforehand, Waking, wake};
 
 use crate::engine::{SecretValue, Shape};
 use crate::event::{Event, Sink, Summary};
@@ -277,12 +279,13 @@ pub type SandboxPaths<'a> = dyn FnMut(&mut dyn Sink) -> Option<Vec<SandboxPath>>
 /// `keep` is called with the report while the run's roots still hold; it returns the links it
 /// made, which are then registered as roots of their own.
 pub fn realise(
-    options: &Options,
+    waking: Waking<'_>,
     evaluated: Evaluated<'_>,
     sink: &mut dyn Sink,
     keep: &mut dyn FnMut(&Report) -> Vec<PathBuf>,
 ) -> Result<Report, Error> {
     let started = std::time::Instant::now();
+    let options = waking.options();
     let Evaluated {
         wanted,
         pipeline,
@@ -304,7 +307,7 @@ pub fn realise(
         graph,
         tally,
         session,
-    } = Rounds::new(course, kept, sandbox_paths).run()?;
+    } = Rounds::new(waking, course, kept, sandbox_paths).run()?;
     let report = outcome::report(&graph, wanted, tally);
     if let Some(mut session) = session {
         let links = keep(&report);

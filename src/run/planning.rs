@@ -16,7 +16,7 @@ use crate::pipeline::Pipeline;
 use crate::plan::closure::Remains;
 use crate::plan::{self, Effects, Graph};
 use crate::run::session::Session;
-use crate::run::{Error, Options, Planned, connect, effects, read_graph, touched};
+use crate::run::{Error, Options, Planned, Waking, connect, effects, read_graph, touched};
 
 /// From so many derivations on the store is asked what it has.
 const MANY: usize = 1 << 10;
@@ -27,13 +27,14 @@ const NAMED_FOR_ONE: usize = 6;
 
 /// Plans without running: what would be built, and why; and what can be cleared away.
 pub fn plan(
-    options: &Options,
+    waking: Waking<'_>,
     wanted: &[Wanted],
     pipeline: Option<&Pipeline>,
 ) -> Result<(Planned, Remains), Error> {
+    let options = waking.options();
     let (tell, read) = channel();
     let (known, woken) = thread::scope(|scope| {
-        let waking = scope.spawn(move || Woken::wake(options, &read));
+        let waking = scope.spawn(move || Woken::wake(waking, &read));
         let known = known(options, wanted, pipeline, move |count| {
             // Nobody hears it once that is answered, or has failed.
             let _ = tell.send(count);
@@ -88,9 +89,9 @@ struct Woken<'a> {
 }
 
 impl<'a> Woken<'a> {
-    /// Opens a session, and asks what is valid once so many derivations were read that it pays.
-    fn wake(options: &'a Options, read: &Receiver<usize>) -> Result<Self, Error> {
-        let mut session = Session::open(options, 0)?;
+    /// Takes the session, and asks what is valid once so many derivations were read that it pays.
+    fn wake(waking: Waking<'a>, read: &Receiver<usize>) -> Result<Self, Error> {
+        let mut session = waking.take().0?;
         let mut valid = None;
         while valid.is_none()
             && let Ok(count) = read.recv()

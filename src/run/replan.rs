@@ -18,7 +18,7 @@ use crate::run::course::{Course, EffectState};
 use crate::run::material::{self, Material};
 use crate::run::outcome::Tally;
 use crate::run::session::Session;
-use crate::run::{Error, SandboxPaths, effects, outside, probe};
+use crate::run::{Error, SandboxPaths, Waking, effects, outside, probe};
 use crate::store::{GcLock, TempRoots};
 use crate::tunnel::{MachineError, SandboxPath};
 
@@ -32,7 +32,9 @@ const PAUSE: Duration = Duration::from_millis(500);
 const TICK: Duration = Duration::from_millis(50);
 
 /// A run, round after round.
-pub(super) struct Rounds<'a, 'p> {
+pub(super) struct Rounds<'a, 'p, 's> {
+    /// The first session, until it is taken.
+    waking: Option<Waking<'s>>,
     course: Course<'a>,
     /// Keeps collectors from what was evaluated, until `protected` does.
     kept: Option<GcLock>,
@@ -55,13 +57,15 @@ pub(super) struct Ran<'a> {
     pub(super) session: Option<Session<'a>>,
 }
 
-impl<'a, 'p> Rounds<'a, 'p> {
+impl<'a, 'p, 's: 'a> Rounds<'a, 'p, 's> {
     pub(super) fn new(
+        waking: Waking<'s>,
         course: Course<'a>,
         kept: Option<GcLock>,
         ask_sandbox_paths: &'p mut SandboxPaths<'p>,
     ) -> Self {
         Self {
+            waking: Some(waking),
             course,
             kept,
             protected: Vec::new(),
@@ -166,9 +170,12 @@ impl<'a, 'p> Rounds<'a, 'p> {
         let deadline = Instant::now() + PATIENCE;
         let mut told = false;
         loop {
-            let number = self.opened;
-            self.opened += 1;
-            let error = match Session::open(self.course.options, number) {
+            let (opened, more) = match self.waking.take() {
+                Some(waking) => waking.take(),
+                None => (Session::open(self.course.options, self.opened), 1),
+            };
+            self.opened += more;
+            let error = match opened {
                 Ok(session) => return Ok(session),
                 Err(error) => error,
             };

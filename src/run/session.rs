@@ -1,16 +1,16 @@
 //! A run's engine, its tunnel, and the agent that keeps house in the build store.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::atomic::Ordering;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::time::{Duration, Instant};
 
 use crate::engine::lower::{Lowering, SandboxPaths};
 use crate::engine::offer::Outside;
-use crate::engine::{Engine, EngineEvent, Op, OpEnd, OpExit, OpRoot, tells_of_lost_store};
+use crate::engine::{Engine, EngineEvent, Op, OpEnd, OpExit, OpRoot, Shape, tells_of_lost_store};
 use crate::run::connection::{Happening, Listening, Speaker};
 use crate::run::prepare::{Directory, sandbox_device};
-use crate::run::{Error, Options, engine};
+use crate::run::{Beforehand, EngineChoice, Error, Options, engine};
 use crate::store::{Held, Notice, Wait};
 use crate::tunnel::{FromAgent, MachineError, SandboxPath, ToAgent};
 
@@ -46,6 +46,8 @@ pub(super) struct Session<'a> {
     pub(super) store: Speaker,
     store_nonce: String,
     nonces: u64,
+    /// The op of an agent that waits for a build, or will; nobody has employed it yet.
+    pub(super) worker: Option<String>,
     /// The store's agent, or the engine, is known to be gone.
     over: bool,
     /// Where the socket and the mount point are; removed at the end.
@@ -57,6 +59,15 @@ impl<'a> Session<'a> {
     /// Starts the engine and its first op, and waits until the store answers. No two sessions of a
     /// run have the same number; the first one's is 0.
     pub(super) fn open(options: &'a Options, number: u32) -> Result<Self, Error> {
+        Self::begin(options, number, Beforehand::Store)
+    }
+
+    /// The same with what else is to be begun beforehand.
+    pub(super) fn begin(
+        options: &'a Options,
+        number: u32,
+        beforehand: Beforehand,
+    ) -> Result<Self, Error> {
         let name = match number {
             0 => options.run.clone(),
             number => format!("{}.{number}", options.run),
@@ -78,13 +89,11 @@ impl<'a> Session<'a> {
             aside: VecDeque::new(),
         };
         let store_nonce = format!("{name}-store");
-        let definition = lowering.store(&store_nonce)?;
-        pending.engine.start(Op {
-            nonce: store_nonce.clone(),
-            definition,
-            secrets: BTreeMap::new(),
-            root: OpRoot::Defined,
-        })?;
+        pending.start(&store_nonce, lowering.store(&store_nonce)?)?;
+        let worker = (beforehand == Beforehand::Build && lasts(options)).then(|| nonce(&name, 1));
+        if let Some(nonce) = &worker {
+            pending.start(nonce, lowering.worker(nonce)?)?;
+        }
         let (store, instance) = pending.wait_for_store(options, &store_nonce)?;
         pending.engine.store_held()?;
         Ok(Self {
@@ -100,7 +109,8 @@ impl<'a> Session<'a> {
             aside: pending.aside,
             store,
             store_nonce,
-            nonces: 0,
+            nonces: worker.iter().count() as u64,
+            worker,
             over: false,
             directory,
             _listening: listening,
@@ -121,7 +131,7 @@ impl<'a> Session<'a> {
     /// Returns a nonce that no other op of any run has.
     pub(super) fn nonce(&mut self) -> String {
         self.nonces += 1;
-        format!("{}-{}", self.name, self.nonces)
+        nonce(&self.name, self.nonces)
     }
 
     /// Starts an op.
@@ -297,23 +307,26 @@ impl<'a> Session<'a> {
 pub(super) struct Leaving<'a>(Option<Session<'a>>);
 
 impl Leaving<'_> {
-    /// Waits for the end of the store's agent, which removes the run's roots before; it is given a
-    /// moment for it.
+    /// Waits for the end of the store's agent, which removes the run's roots before, and of one that
+    /// nobody has employed; they are given a moment for it.
     pub(super) fn wait(self) {
-        let Some(session) = self.0 else { return };
+        let Some(mut session) = self.0 else { return };
+        let mut there: BTreeSet<String> = session.worker.take().into_iter().collect();
+        there.insert(session.store_nonce.clone());
         let deadline = Instant::now() + Duration::from_secs(5);
-        while Instant::now() < deadline {
-            let happening = session.happenings.recv_timeout(Duration::from_millis(500));
-            match happening {
-                Ok(Happening::Engine(EngineEvent::Ended(end)))
-                    if end.nonce == session.store_nonce =>
-                {
-                    return;
+        while !there.is_empty() && Instant::now() < deadline {
+            let aside = session.aside.pop_front();
+            let next = || session.happenings.recv_timeout(Duration::from_millis(500));
+            match aside.map_or_else(next, Ok) {
+                Ok(Happening::Connected { mut speaker, .. }) => {
+                    // There is no job for it, and will be none.
+                    let _ = speaker.say(&ToAgent::Bye);
+                }
+                Ok(Happening::Engine(EngineEvent::Ended(end))) => {
+                    there.remove(&end.nonce);
                 }
                 Ok(Happening::Engine(EngineEvent::Gone { .. }))
-                | Err(RecvTimeoutError::Disconnected) => {
-                    return;
-                }
+                | Err(RecvTimeoutError::Disconnected) => return,
                 Ok(_) | Err(RecvTimeoutError::Timeout) => {}
             }
         }
@@ -328,6 +341,15 @@ struct Pending {
 }
 
 impl Pending {
+    fn start(&mut self, nonce: &str, definition: Vec<u8>) -> Result<(), Error> {
+        Ok(self.engine.start(Op {
+            nonce: nonce.to_owned(),
+            definition,
+            secrets: BTreeMap::new(),
+            root: OpRoot::Defined,
+        })?)
+    }
+
     /// Returns the way to the store's agent, and which copy of the store it woke up in.
     fn wait_for_store(
         &mut self,
@@ -390,6 +412,15 @@ impl Pending {
             }
         }
     }
+}
+
+fn nonce(session: &str, number: u64) -> String {
+    format!("{session}-{number}")
+}
+
+/// Whether ops go on from build to build and take a while to begin.
+fn lasts(options: &Options) -> bool {
+    options.shape == Shape::Strong && options.engine != EngineChoice::Embedded
 }
 
 /// Says how an op ended, and what it said last.

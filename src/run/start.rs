@@ -21,6 +21,10 @@ impl Conductor<'_, '_, '_> {
             self.give(&nonce, Job::Build(node));
             return Ok(());
         }
+        if let Some(worker) = self.new_worker(reach) {
+            worker.job = Some(Job::Build(node));
+            return Ok(());
+        }
         let nonce = self.session.nonce();
         let slot = self.slots.pop();
         let definition = match self.course.options.shape {
@@ -57,23 +61,15 @@ impl Conductor<'_, '_, '_> {
         best.map(|(nonce, _)| nonce.clone())
     }
 
+    /// The agent that was called before there was a job for it, and has not asked for one yet.
+    fn new_worker(&mut self, reach: Reach) -> Option<&mut Worker> {
+        let new = |worker: &&mut Worker| worker.is_new() && worker.reach >= reach;
+        self.workers.values_mut().find(new)
+    }
+
     /// Notes a new op that is to do a job when its agent asks.
     pub(super) fn employ(&mut self, nonce: String, job: Job, reach: Reach, slot: Option<u32>) {
-        let worker = Worker {
-            reach,
-            speaker: None,
-            job: Some(job),
-            idle: false,
-            slot,
-            started: None,
-            given: false,
-            attempt: None,
-            begun: 0,
-            lines: Lines::default(),
-            free: None,
-            next: None,
-            ahead: false,
-        };
+        let worker = Worker::new(Some(job), reach, slot);
         self.workers.insert(nonce, worker);
     }
 

@@ -5,9 +5,12 @@ use std::path::{Path, PathBuf};
 
 use super::{exec, target};
 use crate::cli::error::Error;
-use crate::cli::session::{Finished, Format, Session, Work};
+use crate::cli::request::Request;
+use crate::cli::session::{Evaluated, Finished, Format, Session, Work};
 use crate::cli::surroundings::Surroundings;
+use crate::cli::waking::Beforehand;
 use crate::cli::{args, engine, out_link, output, settings, signals};
+use crate::event::Sink;
 use crate::nix::{StorePath, Wanted};
 use crate::report::{Advice, style, text};
 
@@ -89,42 +92,55 @@ impl Args {
             output::report(&self.report, advice, around)
         };
         let run = session.begin(&mut *sink)?;
-        let evaluated = session.evaluate(&request, &mut *sink)?;
-        asked.check()?;
         if self.dry_run {
-            let format = if self.report.json {
-                Format::Json
-            } else {
-                Format::Text
-            };
-            let plan = session.plan(run, &evaluated, format, &mut *sink)?;
+            let plan = self.plan(session, run, &request, &mut *sink)?;
             drop(sink);
             return self.show(&plan);
         }
-        let work = Work {
-            origin: String::new(),
-            wanted: evaluated.wanted.clone(),
-            pipeline: None,
-            kept: evaluated.kept,
-        };
-        let mut linked = Ok(());
         let resolves = engine.is_here() && place.store.resolves();
-        let finished = session.realise(run, work, &mut *sink, &mut |finished| {
+        let mut linked = Ok(());
+        let mut keep = |finished: &Finished| {
             if !resolves {
                 return vec![];
             }
             let (made, outcome) = self.link(around, finished);
             linked = outcome;
             made
+        };
+        let (wanted, finished) = session.wake(run, Beforehand::of(&request), |waking| {
+            let evaluated = session.evaluate(&request, &mut *sink)?;
+            asked.check()?;
+            let wanted = evaluated.wanted.clone();
+            let finished = session.realise(waking, work(evaluated), &mut *sink, &mut keep)?;
+            Ok((wanted, finished))
         })?;
         // A live block must be gone before anything else is written.
         drop(sink);
         linked?;
         if finished.exit_code == 0 {
             let store = engine.is_here().then_some(&place.store);
-            self.deliver(resolves, store, &evaluated.wanted, &finished)?;
+            self.deliver(resolves, store, &wanted, &finished)?;
         }
         Ok(finished.exit_code)
+    }
+
+    fn plan(
+        &self,
+        session: Session<'_>,
+        run: String,
+        request: &Request,
+        sink: &mut dyn Sink,
+    ) -> Result<Vec<u8>, Error> {
+        let format = if self.report.json {
+            Format::Json
+        } else {
+            Format::Text
+        };
+        session.wake(run, Beforehand::Store, |waking| {
+            let evaluated = session.evaluate(request, sink)?;
+            session.asked.check()?;
+            session.plan(waking, &evaluated, format, sink)
+        })
     }
 
     /// As `nix build` has it, a dry run's text goes to stderr and its JSON to stdout.
@@ -177,6 +193,15 @@ impl Args {
             output::say(&lines);
         }
         Ok(())
+    }
+}
+
+fn work(evaluated: Evaluated) -> Work {
+    Work {
+        origin: String::new(),
+        wanted: evaluated.wanted,
+        pipeline: None,
+        kept: evaluated.kept,
     }
 }
 

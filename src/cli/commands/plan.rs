@@ -5,6 +5,7 @@ use crate::cli::error::Error;
 use crate::cli::request::{PipelineRequest, Request};
 use crate::cli::session::{Format, Session};
 use crate::cli::surroundings::Surroundings;
+use crate::cli::waking::Beforehand;
 use crate::cli::{args, engine, output, settings, signals};
 use crate::event::Sink;
 use crate::report::{Advice, Logs};
@@ -86,13 +87,17 @@ impl Args {
         };
         let mut sink = evaluation_report(self.quiet, around);
         let run = session.begin(&mut *sink)?;
-        let evaluated = match &asked_for {
-            AskedFor::Builds(request) => session.evaluate(request, &mut *sink)?,
-            AskedFor::Pipeline(request) => session.pipeline(request, &self.facts, &mut *sink)?,
-        };
-        asked.check()?;
         let format = if self.json { Format::Json } else { self.format };
-        let plan = session.plan(run, &evaluated, format, &mut *sink)?;
+        let plan = session.wake(run, Beforehand::Store, |waking| {
+            let evaluated = match &asked_for {
+                AskedFor::Builds(request) => session.evaluate(request, &mut *sink)?,
+                AskedFor::Pipeline(request) => {
+                    session.pipeline(request, &self.facts, &mut *sink)?
+                }
+            };
+            asked.check()?;
+            session.plan(waking, &evaluated, format, &mut *sink)
+        })?;
         drop(sink);
         output::data(&plan)?;
         Ok(0)

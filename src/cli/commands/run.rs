@@ -6,6 +6,7 @@ use super::target;
 use crate::cli::error::Error;
 use crate::cli::session::{Evaluated, Format, Session, Work};
 use crate::cli::surroundings::Surroundings;
+use crate::cli::waking::Beforehand;
 use crate::cli::{args, engine, output, secrets, settings, signals};
 use crate::report::Advice;
 
@@ -94,43 +95,56 @@ impl Args {
             output::report(&self.report, advice, around)
         };
         let run = session.begin(&mut *sink)?;
-        let evaluated = session.pipeline(&request, &self.facts, &mut *sink)?;
-        asked.check()?;
         if self.dry_run {
-            let format = if self.report.json {
-                Format::Json
-            } else {
-                self.format
-            };
-            let plan = session.plan(run, &evaluated, format, &mut *sink)?;
+            let plan = session.wake(run, Beforehand::Store, |waking| {
+                let evaluated = session.pipeline(&request, &self.facts, &mut *sink)?;
+                asked.check()?;
+                session.plan(waking, &evaluated, self.format(), &mut *sink)
+            })?;
             drop(sink);
             output::data(&plan)?;
             return Ok(0);
         }
-        let Evaluated {
-            wanted,
-            pipeline,
-            origin,
-            kept,
-            ..
-        } = evaluated;
-        // A missing secret is known before anything is built.
-        let pipeline = match pipeline {
-            Some(pipeline) => {
-                let values = secrets::read(&pipeline, &secrets::Machine)?;
-                Some((pipeline, values))
-            }
-            None => None,
-        };
-        let work = Work {
-            wanted,
-            pipeline,
-            origin,
-            kept,
-        };
-        let finished = session.realise(run, work, &mut *sink, &mut |_| vec![])?;
-        Ok(finished.exit_code)
+        session.wake(run, Beforehand::Build, |waking| {
+            let evaluated = session.pipeline(&request, &self.facts, &mut *sink)?;
+            asked.check()?;
+            let work = work(evaluated)?;
+            let finished = session.realise(waking, work, &mut *sink, &mut |_| vec![])?;
+            Ok(finished.exit_code)
+        })
     }
+
+    fn format(&self) -> Format {
+        if self.report.json {
+            Format::Json
+        } else {
+            self.format
+        }
+    }
+}
+
+/// What is to be done; a missing secret is known before anything is built.
+fn work(evaluated: Evaluated) -> Result<Work, Error> {
+    let Evaluated {
+        wanted,
+        pipeline,
+        origin,
+        kept,
+        ..
+    } = evaluated;
+    let pipeline = match pipeline {
+        Some(pipeline) => {
+            let values = secrets::read(&pipeline, &secrets::Machine)?;
+            Some((pipeline, values))
+        }
+        None => None,
+    };
+    Ok(Work {
+        wanted,
+        pipeline,
+        origin,
+        kept,
+    })
 }
 
 impl Args {

@@ -3,7 +3,8 @@
 use std::collections::BTreeSet;
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+
+use tokio::sync::OnceCell;
 
 use super::Config;
 use super::jobs::{Jobs, Terms};
@@ -33,8 +34,8 @@ pub(super) struct Line {
     watch: Arc<Watch>,
     vault: Vault,
     layouts: Layouts,
-    /// Whether an op has been started: only the first one may find no agent.
-    begun: AtomicBool,
+    /// Set once the agent is known to be in the store: only ops that were begun before may find none.
+    delivered: OnceCell<()>,
 }
 
 impl Line {
@@ -90,7 +91,7 @@ impl Line {
             watch,
             vault,
             layouts,
-            begun: AtomicBool::new(false),
+            delivered: OnceCell::new(),
         };
         Ok((line, session))
     }
@@ -115,18 +116,25 @@ impl Line {
         &self.config.temporary
     }
 
+    /// Hears that the agent is in the store: what lacks it from now on has lost that.
+    pub(super) fn found(&self) {
+        // It may have been delivered.
+        let _ = self.delivered.set(());
+    }
+
     pub(super) async fn run(&self, mut op: Op) -> Result<(), Failed> {
-        let first = !self.begun.swap(true, Ordering::Relaxed);
+        let may_lack = !self.delivered.initialized();
         let ids: BTreeSet<String> = op.secrets.keys().cloned().collect();
         let values = std::mem::take(&mut op.secrets);
         let values = values.into_iter().map(|(id, value)| (id, value.0));
         self.vault.add(values);
         let mut solved = self.attempt(&op).await;
         if let Err(failed) = &solved
-            && first
+            && may_lack
             && failed.lacks(&self.agent, self.config.shape)
         {
-            solved = match self.install(&op.nonce).await {
+            let delivered = self.delivered.get_or_try_init(|| self.install(&op.nonce));
+            solved = match delivered.await {
                 Ok(()) => self.attempt(&op).await,
                 Err(failed) => Err(failed),
             };

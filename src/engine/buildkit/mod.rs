@@ -266,7 +266,10 @@ async fn converse(
                         let _ = kill.send(());
                     }
                 }
-                Some(Word::Held) => beside = Some(Beside::begin(line.daemon.clone())),
+                Some(Word::Held) => {
+                    line.found();
+                    beside = Some(Beside::begin(line.daemon.clone()));
+                }
                 Some(Word::LetGo(done)) => {
                     if let Some(beside) = beside.take() {
                         tokio::spawn(async move {
