@@ -35,7 +35,7 @@ use crate::engine::lower::{self, AGENT_FILE, AGENT_SOURCE, DELIVERY};
 pub const KEPT: usize = 200;
 /// How many more there have to be before it begins.
 const SLACK: usize = 50;
-/// How many go at first, and never fewer: a daemon removes so many without letting anybody in between.
+/// How many go at first, and never fewer: newer daemons let nobody in between until so many are gone.
 const FEW: usize = 10;
 /// How long a step is to take. The end of a run waits for it.
 const QUICK: Duration = Duration::from_millis(150);
@@ -216,8 +216,9 @@ fn is_its_turn() -> bool {
     number.is_multiple_of(SHORT_ONES)
 }
 
-/// How many records go at once. After each call a daemon goes through all that it knows, so that many
-/// small calls are most of the work; and it is held up for the time of one.
+/// How many records go at once. After each call a daemon goes through all that it knows, so that in
+/// small steps most of its work is that; in a large one others wait for long, with older daemons for
+/// all of it.
 #[derive(Debug)]
 struct Step(usize);
 
