@@ -37,8 +37,8 @@ pub const KEPT: usize = 200;
 const SLACK: usize = 50;
 /// How many go at first, and never fewer: newer daemons let nobody in between until so many are gone.
 const FEW: usize = 10;
-/// How long a step is to take. The end of a run waits for it.
-const QUICK: Duration = Duration::from_millis(150);
+/// How long a step is to take. The end of a run waits for it, though not for long.
+const QUICK: Duration = Duration::from_millis(400);
 /// How long others have the daemon to themselves.
 const PAUSE: Duration = Duration::from_millis(100);
 /// How long a run lasts before it looks. Most of those that find everything valid are over by then.
