@@ -11,8 +11,9 @@ use std::sync::atomic::AtomicBool;
 use std::sync::mpsc::channel;
 use std::time::Instant;
 
-use pontoon::buildkit::Address;
 use pontoon::buildkit::address::Service;
+use pontoon::buildkit::records::LAYER;
+use pontoon::buildkit::{self, Address};
 use pontoon::engine::buildkit::{BuildKit, Config};
 use pontoon::engine::lower::{Lowering, PlainInputs, Reach, SandboxPaths};
 use pontoon::engine::{Engine, EngineEvent, Op, OpExit, OpRoot, Shape};
@@ -24,6 +25,9 @@ use pontoon::nix::StorePath;
 
 use super::daemon::{Daemon, MACHINE};
 use super::side::{PONTOON, Place};
+
+/// The program of a bare op, in the tools.
+const BARE: &str = "/bin/true";
 
 impl Daemon {
     /// Runs so many bare ops, so many of them at once, and says how many milliseconds it took.
@@ -39,6 +43,21 @@ impl Daemon {
             };
             bare(&lowering, needs, slot, nonce)
         })
+    }
+
+    /// Removes what bare ops have left in the daemon's cache.
+    pub fn clear(&self) {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build();
+        runtime.expect("there is memory").block_on(async {
+            let daemon = buildkit::Daemon::connect(&self.parsed()).await;
+            let daemon = daemon.expect("the daemon listens");
+            let filter = format!("type=={LAYER},description~=\"{BARE}\"");
+            let mut left = daemon.records(vec![filter]).await.expect("it answers");
+            left.retain(|record| !record.in_use);
+            daemon.remove(&left).await.expect("it answers");
+        });
     }
 
     /// Runs one `nix-build` of a file in one op, and says how many milliseconds it took. Its store
@@ -92,10 +111,14 @@ impl Daemon {
         took.as_secs_f64() * 1000.0
     }
 
+    fn parsed(&self) -> Address {
+        Address::parse(Service::BuildKitd, &self.address()).expect("it is an address")
+    }
+
     fn config(&self, tunnel: PathBuf, tag: &str) -> Config {
         let program = PathBuf::from(PONTOON);
         Config {
-            address: Address::parse(Service::BuildKitd, &self.address()).expect("it is an address"),
+            address: self.parsed(),
             program,
             shape: self.shape,
             entitlements: match self.shape {
@@ -137,7 +160,7 @@ fn bare(lowering: &Lowering, needs: &StorePath, slot: u32, nonce: &str) -> (Exec
     let llb::Op::Exec(mut exec) = node.op else {
         panic!("a build is no source");
     };
-    exec.args = vec![format!("{needs}/bin/true")];
+    exec.args = vec![format!("{needs}{BARE}")];
     (exec, node.metadata)
 }
 

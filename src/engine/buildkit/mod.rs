@@ -52,7 +52,7 @@ const TICK: Duration = Duration::from_millis(50);
 /// How long ops that have done their work may take to end.
 const GRACE: Duration = Duration::from_millis(500);
 /// How long the end of a run waits for a daemon that removes old records.
-const LONGEST_STEP: Duration = Duration::from_secs(2);
+const LONGEST_STEP: Duration = Duration::from_secs(5);
 
 /// What the engine is made of.
 #[derive(Debug, Clone)]
