@@ -316,3 +316,31 @@ fn a_store_on_this_machine_can_be_named_as_the_one_to_evaluate_in() {
     assert_eq!(log.stdout.trim(), "of the build");
     scene.store.verify();
 }
+
+#[test]
+fn agents_that_wait_make_room_where_few_ops_may_run() {
+    let place = Place::new();
+    // One for the store, and one.
+    let few = serde_json::json!("  max-parallelism = 2\n");
+    let daemon = Daemon::configured(Kind::BuildKitStrong, &place, &few);
+    let scene = Scene::with(&place, daemon);
+    // What has a fixed output may reach the network, and takes an op of its own.
+    let text = r#"
+        let
+          make = name: text: more: derivation ({
+            inherit name; system = "x86_64-linux"; builder = "/bin/sh"; args = [ "-euc" text ];
+          } // more);
+          first = make "first" "echo > $out" { };
+          fetched = make "fetched" "read -r _ < ${first}; echo hello > $out" {
+            outputHashMode = "flat"; outputHashAlgo = "sha256";
+            outputHash = "5891b5b522d5df086d0ff0b110fbd9d21bb4fc7163af34d08286a2e846f6be03";
+          };
+        in make "last" "read -r line < ${fetched}; echo $line > $out" { }
+    "#;
+    let file = place.write("few.nix", text);
+    let mut pontoon = scene.pontoon(&["build", "--no-link", "-j", "2"]);
+    let ran = run(pontoon.arg("-f").arg(file)).ok();
+    assert_eq!(ran.outcomes(), BTreeMap::from([("built".to_owned(), 3)]));
+    assert_eq!(scene.ops("build"), 3);
+    scene.store.verify();
+}

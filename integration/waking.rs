@@ -24,12 +24,20 @@ fn an_evaluation_that_fails_is_what_is_told_whoever_listens() {
     let nix = Nix::new(&place, "store", BuildUsers::Group);
     let mute = place.at("mute");
     let _listener = UnixListener::bind(&mute).unwrap();
+    let missing = "/nix/store/0c0rl5kb4b7jlqq8q01qmjdy4vgn2mny-none.drv";
+    let failing = ["build", "--shape", "plain", "--expr", FAILING];
+    let unread = ["plan", "--shape", "plain", missing];
     for socket in [mute, place.at("nobody")] {
-        let mut command = nix.pontoon(&["build", "--shape", "plain", "--expr", FAILING]);
-        command.env("BUILDKIT_HOST", format!("unix://{}", socket.display()));
-        let ran = run(&mut command).code(3).says("error: on purpose");
-        assert!(ran.took < Duration::from_secs(5), "{}", ran.report());
-        assert!(!ran.stderr.contains("engine cannot"), "{}", ran.report());
+        for (arguments, code, says) in [
+            (&failing[..], 3, "error: on purpose"),
+            (&unread[..], 5, "-none.drv"),
+        ] {
+            let mut command = nix.pontoon(arguments);
+            command.env("BUILDKIT_HOST", format!("unix://{}", socket.display()));
+            let ran = run(&mut command).code(code).says(says);
+            assert!(ran.took < Duration::from_secs(5), "{}", ran.report());
+            assert!(!ran.stderr.contains("engine cannot"), "{}", ran.report());
+        }
     }
 }
 

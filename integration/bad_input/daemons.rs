@@ -48,6 +48,10 @@ pub(super) const CASES: &[(&str, Case)] = &[
         build(scene, &socket.display().to_string())
     }),
     ("the daemon has no network for what needs one", no_network),
+    (
+        "the daemon runs one op at a time, until SIGINT",
+        one_at_a_time,
+    ),
     ("who listens never answers, until SIGINT", silent),
 ];
 
@@ -102,6 +106,18 @@ fn no_network(scene: &Scene<'_>) -> Ran {
     let ran = run(&mut command);
     assert!(!ran.stdout.contains("node-started"), "{}", ran.report());
     ran
+}
+
+/// The op that has the store takes the only place there is.
+fn one_at_a_time(scene: &Scene<'_>) -> Ran {
+    let settings = json!("  max-parallelism = 1\n");
+    let daemon = Daemon::configured(Kind::BuildKit, scene.place, &settings);
+    let mut command = scene.build("hello");
+    command.args(["--sandbox-paths", ""]);
+    let running = Running::start(daemon.serve(&mut command));
+    std::thread::sleep(Duration::from_secs(13));
+    running.signal(Signal::INT);
+    running.end()
 }
 
 fn silent(scene: &Scene<'_>) -> Ran {

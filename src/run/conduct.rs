@@ -29,6 +29,8 @@ const TICK: Duration = Duration::from_millis(100);
 
 /// An op and its agent.
 pub(super) struct Worker {
+    /// When its op was asked for.
+    pub(super) called: Instant,
     pub(super) speaker: Option<Speaker>,
     /// What it does, or is to do as soon as it asks.
     pub(super) job: Option<Job>,
@@ -58,6 +60,7 @@ impl Worker {
     /// An op that has just been begun.
     pub(super) fn new(job: Option<Job>, reach: Reach, slot: Option<u32>) -> Self {
         Self {
+            called: Instant::now(),
             speaker: None,
             job,
             idle: false,
@@ -94,6 +97,8 @@ pub(super) struct Conductor<'c, 'a, 's> {
     pub(super) lost: Option<Error>,
     /// The store is lost: no build goes on in it, but an effect that runs may end.
     pub(super) storeless: Option<Error>,
+    /// It was told that no op begins.
+    pub(super) stuck: bool,
 }
 
 impl<'c, 'a, 's> Conductor<'c, 'a, 's> {
@@ -109,6 +114,7 @@ impl<'c, 'a, 's> Conductor<'c, 'a, 's> {
             waits: BTreeMap::new(),
             lost: None,
             storeless: None,
+            stuck: false,
         }
     }
 
@@ -157,6 +163,7 @@ impl<'c, 'a, 's> Conductor<'c, 'a, 's> {
                 None => {}
             }
             self.lose_patience()?;
+            self.make_room();
         }
         for (nonce, worker) in &mut self.workers {
             if let Some(speaker) = &mut worker.speaker {

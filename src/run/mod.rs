@@ -22,6 +22,7 @@ mod material;
 mod ops;
 mod outcome;
 mod outside;
+mod places;
 mod planning;
 mod positions;
 mod prepare;

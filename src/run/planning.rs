@@ -33,24 +33,27 @@ pub fn plan(
 ) -> Result<(Planned, Remains), Error> {
     let options = waking.options();
     let (tell, read) = channel();
-    let (known, woken) = thread::scope(|scope| {
-        let waking = scope.spawn(move || Woken::wake(waking, &read));
+    let (known, asked) = thread::scope(|scope| {
+        let asking = scope.spawn(move || Asked::early(waking, &read));
         let known = known(options, wanted, pipeline, move |count| {
-            // Nobody hears it once that is answered, or has failed.
+            // Nobody hears it once that is asked, or has failed.
             let _ = tell.send(count);
         });
-        (known, waking.join().expect("it only asks"))
+        (known, asking.join().expect("it only asks"))
     });
     let (graph, effects, remains) = match known {
         Ok(known) => known,
         Err(error) => {
-            if let Ok(woken) = woken {
-                woken.session.close();
+            if let Ok(Asked::Already(session, _)) = asked {
+                session.close();
             }
             return Err(error);
         }
     };
-    let Woken { mut session, valid } = woken?;
+    let (mut session, valid) = match asked? {
+        Asked::Already(session, valid) => (session, valid),
+        Asked::NotYet(waking) => (Box::new(waking.take().0?), None),
+    };
     effects::admit_there(&session, &effects)?;
     let valid = match valid {
         Some(valid) => valid,
@@ -81,25 +84,31 @@ fn known(
     Ok((graph, effects, remains))
 }
 
-/// A store that answers.
-struct Woken<'a> {
-    session: Session<'a>,
-    /// All that is valid, if that was asked and is not too much.
-    valid: Option<Vec<StorePath>>,
+/// What is known of a store.
+enum Asked<'a> {
+    /// It wakes, and was asked nothing.
+    NotYet(Waking<'a>),
+    /// All that is valid, if that is not too much.
+    Already(Box<Session<'a>>, Option<Vec<StorePath>>),
 }
 
-impl<'a> Woken<'a> {
-    /// Takes the session, and asks what is valid once so many derivations were read that it pays.
-    fn wake(waking: Waking<'a>, read: &Receiver<usize>) -> Result<Self, Error> {
+impl<'a> Asked<'a> {
+    /// Asks what is valid once so many derivations were read that it pays.
+    fn early(waking: Waking<'a>, read: &Receiver<usize>) -> Result<Self, Error> {
+        loop {
+            match read.recv() {
+                Ok(count) if count >= MANY => break,
+                Ok(_) => {}
+                Err(_) => return Ok(Self::NotYet(waking)),
+            }
+        }
         let mut session = waking.take().0?;
         let mut valid = None;
         while valid.is_none()
             && let Ok(count) = read.recv()
         {
-            if count >= MANY {
-                valid = session.all_valid((count * NAMED_FOR_ONE).min(MOST))?;
-            }
+            valid = session.all_valid((count * NAMED_FOR_ONE).min(MOST))?;
         }
-        Ok(Self { session, valid })
+        Ok(Self::Already(Box::new(session), valid))
     }
 }
