@@ -100,7 +100,6 @@ fn on_this_machine(place: &Place, load: &Load, store: &Path) -> f64 {
     command.arg("--eval-store").arg(&load.from);
     command.arg("--store").arg(store).args(&load.drvs);
     place.surround(&mut command);
-    settle();
     timed_to(command, load.code)
 }
 
@@ -111,7 +110,6 @@ fn on_a_daemon(place: &Place, load: &Load) -> f64 {
     remove(&store);
     let mut command = daemon.build(place, &load.from, jobs());
     command.args(&load.drvs);
-    settle();
     timed_to(command, load.code)
 }
 
@@ -121,13 +119,7 @@ fn by_nix(place: &Place, export: &Path, store: &Path) -> f64 {
     place.surround(&mut command);
     let export = fs::File::open(export).expect("it was written");
     command.stdin(Stdio::from(export.into_file()));
-    settle();
     timed(command)
-}
-
-/// What one side wrote is no work of the other's disk.
-fn settle() {
-    rustix::fs::sync();
 }
 
 /// Files of a megabyte whose bytes nothing compresses or shares.

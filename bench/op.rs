@@ -24,7 +24,7 @@ use pontoon::llb::{
 use pontoon::nix::StorePath;
 
 use super::daemon::{Daemon, MACHINE};
-use super::side::{PONTOON, Place};
+use super::side::{PONTOON, Place, settle};
 
 /// The program of a bare op, in the tools.
 const BARE: &str = "/bin/true";
@@ -76,6 +76,7 @@ impl Daemon {
         let (tell, heard) = channel();
         let tunnel = self.directory.join(format!("tunnel-{tag}"));
         let listener = UnixListener::bind(&tunnel).expect("the directory is ours");
+        settle();
         let begun = Instant::now();
         let mut engine = BuildKit::start(self.config(tunnel, tag), move |event| {
             let _ = tell.send(event);
