@@ -134,8 +134,11 @@ fn what_is_there_costs_one_question() {
         let again = run(&mut scene.pontoon(&build)).ok();
         assert_eq!(again.outcomes().get("built"), None, "{}", again.report());
         let asked = scene.daemon.ops().split_off(ops);
-        assert!(asked.len() <= 1, "{asked:?}");
-        assert!(asked.iter().all(|op| op.contains(" store")), "{asked:?}");
+        // In strong an agent waits for what evaluation may bring.
+        let waits = usize::from(kind.is_strong());
+        let of = |task: &str| asked.iter().filter(|op| op.contains(task)).count();
+        assert!(of(" store") <= 1 && of(" build") <= waits, "{asked:?}");
+        assert!(asked.len() <= 1 + waits, "{asked:?}");
         let after = scene.daemon.records();
         let new: BTreeMap<_, _> = after
             .iter()
@@ -228,7 +231,9 @@ fn the_store_is_there_after_many_runs() {
             assert!(identity.is_empty() || identity == found, "{number}");
             identity = found;
         }
-        assert_eq!(scene.ops("build"), runs);
+        // In strong the first one was begun before the agent was there.
+        let begun = runs..=runs + usize::from(kind.is_strong());
+        assert!(begun.contains(&scene.ops("build")), "{kind:?}");
         scene.daemon.verify(&scene.nix);
     }
 }
