@@ -1,5 +1,4 @@
-//! `pontoon doctor` on real daemons: what it says is true there, and what it advises works. And what
-//! ops leave with a daemon: it goes, and nothing else does.
+//! `pontoon doctor` on real daemons: what it says is true there, and what it advises works.
 
 use std::collections::BTreeMap;
 use std::os::unix::net::UnixListener;
@@ -9,7 +8,7 @@ use std::time::{Duration, Instant};
 use rustix::process::Signal;
 use serde_json::Value;
 
-use super::support::{Daemon, Kind, Place, Running, Scene, run, until};
+use super::support::{Daemon, Kind, Place, Running, run};
 
 /// What it finds out about a daemon.
 fn examine(place: &Place, daemon: &Daemon<'_>) -> Value {
@@ -196,98 +195,4 @@ fn a_daemon_that_says_nothing_hides_no_other_and_ctrl_c_ends_it() {
     running.signal(Signal::INT);
     running.end().code(130);
     assert!(begun.elapsed() < Duration::from_secs(2));
-}
-
-/// As many derivations as it is told, each with its own text.
-const MANY: &str = "{ n, mark }: builtins.genList (i: derivation {
-    name = \"many-${mark}-${toString i}\"; system = \"x86_64-linux\";
-    builder = \"/bin/sh\"; args = [ \"-c\" \"echo ${mark} > $out\" ];
-  }) n";
-
-fn build(scene: &Scene<'_>, place: &Place, number: usize, mark: &str) -> BTreeMap<String, usize> {
-    let file = place.write("many.nix", MANY);
-    let number = number.to_string();
-    let build = [
-        "build",
-        "-j",
-        "2",
-        "-f",
-        file.to_str().unwrap(),
-        "--arg",
-        "n",
-        &number,
-    ];
-    let mut command = scene.pontoon(&build);
-    run(command.args(["--argstr", "mark", mark]))
-        .ok()
-        .outcomes()
-}
-
-fn ours(daemon: &Daemon<'_>) -> usize {
-    let records = daemon.records();
-    let is_ours = |what: &&String| {
-        what.starts_with("regular: mount / from exec /.pontoon/")
-            || *what == "source.local: local source for pontoon-agent"
-    };
-    records.values().filter(is_ours).count()
-}
-
-#[test]
-fn pruning_leaves_the_store_and_what_is_other_peoples() {
-    let place = Place::new();
-    let scene = Scene::of(Kind::BuildKit, &place);
-    place.write(
-        "context/Dockerfile",
-        "FROM scratch\nCOPY Dockerfile /kept\n",
-    );
-    let context = place.at("context");
-    let local = |name: &str| format!("{name}={}", context.display());
-    run(&mut scene.daemon.buildctl(&[
-        "build",
-        "--frontend",
-        "dockerfile.v0",
-        "--local",
-        &local("context"),
-        "--local",
-        &local("dockerfile"),
-    ]))
-    .ok();
-    let theirs = scene.daemon.records();
-    assert!(!theirs.is_empty());
-    assert_eq!(build(&scene, &place, 5, "a").get("built"), Some(&5));
-    assert!(ours(&scene.daemon) >= 6);
-
-    let prune = |arguments: &[&str]| {
-        let mut command = place.pontoon(&["engine", "prune"]);
-        run(scene.daemon.serve(command.args(arguments))).ok().stdout
-    };
-    // For a moment after a run the daemon still has some in use.
-    until("all of them are idle", || {
-        let before = ours(&scene.daemon);
-        let said = prune(&["--dry-run"]);
-        before >= 6 && said.starts_with(&format!("would remove {before} records"))
-    });
-    let said = prune(&[]);
-    assert!(said.starts_with("removed "), "{said}");
-    // What is left is the op that held the store meanwhile.
-    assert_eq!(ours(&scene.daemon), 1);
-    let left = scene.daemon.records();
-    for (id, what) in &theirs {
-        assert_eq!(left.get(id), Some(what));
-    }
-    assert_eq!(build(&scene, &place, 5, "a").get("built"), None);
-    scene.daemon.verify(&scene.nix);
-}
-
-#[test]
-fn what_ops_leave_does_not_grow_without_end() {
-    let place = Place::new();
-    let scene = Scene::of(Kind::BuildKit, &place);
-    for mark in ["a", "b", "c"] {
-        assert_eq!(build(&scene, &place, 130, mark).get("built"), Some(&130));
-    }
-    // Of 393 records so many are left as a run begins to trim at, and those of the last run.
-    let left = ours(&scene.daemon);
-    assert!(left <= 250 + 131, "{left}");
-    scene.daemon.verify(&scene.nix);
 }

@@ -37,6 +37,7 @@ mod matrix;
 mod networks;
 mod outputs;
 mod pipelines;
+mod records;
 mod releases;
 mod roots;
 mod strong;

@@ -13,7 +13,7 @@ use serde_json::json;
 
 use super::scene::Scene;
 use super::{Case, old_daemon};
-use crate::support::{Daemon, Kind, Ran, Running, User, run};
+use crate::support::{Daemon, Kind, Ran, Running, User, run, until};
 
 pub(super) const CASES: &[(&str, Case)] = &[
     ("there is no socket", |scene| {
@@ -51,6 +51,10 @@ pub(super) const CASES: &[(&str, Case)] = &[
     (
         "the daemon runs one op at a time, until SIGINT",
         one_at_a_time,
+    ),
+    (
+        "another run has the daemon's only place, until SIGINT",
+        no_place,
     ),
     ("who listens never answers, until SIGINT", silent),
 ];
@@ -117,6 +121,29 @@ fn one_at_a_time(scene: &Scene<'_>) -> Ran {
     let running = Running::start(daemon.serve(&mut command));
     std::thread::sleep(Duration::from_secs(13));
     running.signal(Signal::INT);
+    running.end()
+}
+
+/// The op of another run takes the only place there is.
+fn no_place(scene: &Scene<'_>) -> Ran {
+    let settings = json!("  max-parallelism = 1\n");
+    let daemon = Daemon::configured(Kind::BuildKit, scene.place, &settings);
+    let start = || {
+        let mut command = scene.build("hello");
+        command.args(["--sandbox-paths", ""]);
+        Running::start(daemon.serve(&mut command))
+    };
+    let other = start();
+    let holds = |line: &String| line.starts_with("/.pontoon/") && line.contains(" store");
+    until("the other one has the store", || {
+        scene.place.processes().values().any(holds)
+    });
+    let running = start();
+    std::thread::sleep(Duration::from_secs(13));
+    for one in [&running, &other] {
+        one.signal(Signal::INT);
+    }
+    other.end().code(130);
     running.end()
 }
 

@@ -95,14 +95,20 @@ impl Daemon {
 
     /// The largest message it takes, with room for what is around a definition (spec §1.7).
     pub fn limit(&self) -> usize {
-        let release = self.version.as_deref().and_then(release);
-        let large = match self.api {
-            // Docker 27.2.
-            Some(api) => api >= (1, 47),
-            None => release.is_some_and(|release| release >= (0, 14)),
-        };
+        // Docker 27.2.
+        let large = self.is_since((0, 14), (1, 47));
         let limit = if large { MAX_ENCODED } else { OLD_MAX_ENCODED };
         limit - AROUND
+    }
+
+    /// Whether it is a `BuildKit` of at least this release, or a dockerd with at least this API,
+    /// which has such a one in it.
+    pub(super) fn is_since(&self, buildkit: (u32, u32), docker: (u32, u32)) -> bool {
+        let release = || self.version.as_deref().and_then(release);
+        match self.api {
+            Some(api) => api >= docker,
+            None => release().is_some_and(|release| release >= buildkit),
+        }
     }
 
     /// Solves a definition; done when every op of it is. To drop the future cancels it, and the

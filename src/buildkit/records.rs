@@ -51,10 +51,23 @@ impl Daemon {
     ///
     /// [`SolveError`].
     pub async fn remove(&self, records: &[Record]) -> Result<Vec<Record>, SolveError> {
-        if records.is_empty() {
-            // Without a filter everything would go.
-            return Ok(Vec::new());
+        // A daemon before 0.12 (Docker 25) tells of each record that is gone before it goes on, and
+        // if its client is gone too it waits for ever, with locks of its cache in its hands: no op
+        // begins any more until it is started anew. With one at a time it has told of all there is.
+        let at_once = if self.is_since((0, 12), (1, 44)) {
+            records.len()
+        } else {
+            1
+        };
+        let mut removed = Vec::new();
+        // Without a filter everything would go: nothing is asked for no record.
+        for some in records.chunks(at_once.max(1)) {
+            removed.extend(self.remove_at_once(some).await?);
         }
+        Ok(removed)
+    }
+
+    async fn remove_at_once(&self, records: &[Record]) -> Result<Vec<Record>, SolveError> {
         let filter = records.iter().map(Record::exactly);
         let request = PruneRequest {
             filter: filter.collect(),

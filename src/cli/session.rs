@@ -236,7 +236,8 @@ impl Session<'_> {
             return Err(error.hint("`--format llb-text` is for reading"));
         }
         let options = waking.options();
-        let planned = run::plan(waking, &evaluated.wanted, evaluated.pipeline.as_ref());
+        let pipeline = evaluated.pipeline.as_ref();
+        let planned = run::plan(waking, &evaluated.wanted, pipeline, sink);
         let (planned, remains) = planned.map_err(|error| failure::run(error, self.asked))?;
         let view = show::View {
             graph: &planned.graph,

@@ -11,12 +11,13 @@
 use std::sync::mpsc::{Receiver, channel};
 use std::thread;
 
+use crate::event::Sink;
 use crate::nix::{StorePath, Wanted};
 use crate::pipeline::Pipeline;
 use crate::plan::closure::Remains;
 use crate::plan::{self, Effects, Graph};
 use crate::run::session::Session;
-use crate::run::{Error, Options, Planned, Waking, connect, effects, read_graph, touched};
+use crate::run::{Error, Options, Planned, Waking, connect, effects, read_graph, touched, waking};
 
 /// From so many derivations on the store is asked what it has.
 const MANY: usize = 1 << 10;
@@ -30,6 +31,7 @@ pub fn plan(
     waking: Waking<'_>,
     wanted: &[Wanted],
     pipeline: Option<&Pipeline>,
+    sink: &mut dyn Sink,
 ) -> Result<(Planned, Remains), Error> {
     let options = waking.options();
     let (tell, read) = channel();
@@ -52,7 +54,10 @@ pub fn plan(
     };
     let (mut session, valid) = match asked? {
         Asked::Already(session, valid) => (session, valid),
-        Asked::NotYet(waking) => (Box::new(waking.take().0?), None),
+        Asked::NotYet(waking) => {
+            let late = || sink.event(&waking::late());
+            (Box::new(waking.take(late).0?), None)
+        }
     };
     effects::admit_there(&session, &effects)?;
     let valid = match valid {
@@ -102,7 +107,7 @@ impl<'a> Asked<'a> {
                 Err(_) => return Ok(Self::NotYet(waking)),
             }
         }
-        let mut session = waking.take().0?;
+        let mut session = waking.take(|| ()).0?;
         let mut valid = None;
         while valid.is_none()
             && let Ok(count) = read.recv()

@@ -18,7 +18,7 @@ use crate::run::course::{Course, EffectState};
 use crate::run::material::{self, Material};
 use crate::run::outcome::Tally;
 use crate::run::session::Session;
-use crate::run::{Error, SandboxPaths, Waking, effects, outside, probe};
+use crate::run::{Error, SandboxPaths, Waking, effects, outside, probe, waking};
 use crate::store::{GcLock, TempRoots};
 use crate::tunnel::{MachineError, SandboxPath};
 
@@ -171,7 +171,7 @@ impl<'a, 'p, 's: 'a> Rounds<'a, 'p, 's> {
         let mut told = false;
         loop {
             let (opened, more) = match self.waking.take() {
-                Some(waking) => waking.take(),
+                Some(waking) => waking.take(|| self.course.sink.event(&waking::late())),
                 None => (Session::open(self.course.options, self.opened), 1),
             };
             self.opened += more;

@@ -21,11 +21,14 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::thread;
 use std::time::Duration;
 
+use crate::event::Event;
 use crate::run::session::Session;
 use crate::run::{Error, Options};
 
 /// How long a session is kept for somebody who does not take it.
 const LONGEST: Duration = Duration::from_secs(2);
+/// How long a session may take to come about before that is told.
+const LATE: Duration = Duration::from_secs(10);
 /// How long a session that nobody wants any more may take to come about, and to end.
 const GRACE: Duration = Duration::from_millis(500);
 
@@ -92,16 +95,37 @@ impl<'a> Waking<'a> {
         self.options
     }
 
-    /// Waits for the session. The second is how many were opened for it, or tried to.
-    pub(super) fn take(mut self) -> (Result<Session<'a>, Error>, u32) {
+    /// Waits for the session; tells once if it is [`LATE`]. The second is how many were opened for
+    /// it, or tried to.
+    pub(super) fn take(mut self, late: impl FnOnce()) -> (Result<Session<'a>, Error>, u32) {
         if let Some(take) = self.take.take() {
             // It may be closed by now.
             let _ = take.send(());
         }
-        match self.woken.recv() {
-            Ok(Err(Error::Store { .. })) | Err(_) => (Session::open(self.options, 1), 2),
-            Ok(opened) => (opened, 1),
+        let woken = match self.woken.recv_timeout(LATE) {
+            Err(RecvTimeoutError::Timeout) => {
+                late();
+                self.woken.recv().ok()
+            }
+            woken => woken.ok(),
+        };
+        match woken {
+            Some(Err(Error::Store { .. })) | None => (Session::open(self.options, 1), 2),
+            Some(opened) => (opened, 1),
         }
+    }
+}
+
+/// Tells that a session is [`LATE`].
+pub(super) fn late() -> Event {
+    let seconds = LATE.as_secs();
+    Event::Warning {
+        text: format!("the engine's first op has not begun for {seconds} s"),
+        hint: Some(
+            "a daemon may have begun as many ops of others as it runs at a time, or be stuck; \
+             Ctrl-C ends the wait"
+                .to_owned(),
+        ),
     }
 }
 

@@ -1,0 +1,152 @@
+//! What ops leave with a daemon: it goes, and nothing else does.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use rustix::process::Signal;
+
+use super::support::{Daemon, Kind, Place, Running, Scene, Seed, count, run, until};
+
+/// As many derivations as it is told, each with its own text.
+const MANY: &str = "{ n, mark }: builtins.genList (i: derivation {
+    name = \"many-${mark}-${toString i}\"; system = \"x86_64-linux\";
+    builder = \"/bin/sh\"; args = [ \"-c\" \"echo ${mark} > $out\" ];
+  }) n";
+
+fn build(scene: &Scene<'_>, place: &Place, number: usize, mark: &str) -> BTreeMap<String, usize> {
+    let file = place.write("many.nix", MANY);
+    let number = number.to_string();
+    let build = [
+        "build",
+        "-j",
+        "2",
+        "-f",
+        file.to_str().unwrap(),
+        "--arg",
+        "n",
+        &number,
+    ];
+    let mut command = scene.pontoon(&build);
+    run(command.args(["--argstr", "mark", mark]))
+        .ok()
+        .outcomes()
+}
+
+fn ours(daemon: &Daemon<'_>) -> usize {
+    let records = daemon.records();
+    let is_ours = |what: &&String| {
+        what.starts_with("regular: mount / from exec /.pontoon/")
+            || *what == "source.local: local source for pontoon-agent"
+    };
+    records.values().filter(is_ours).count()
+}
+
+#[test]
+fn pruning_leaves_the_store_and_what_is_other_peoples() {
+    let place = Place::new();
+    let scene = Scene::of(Kind::BuildKit, &place);
+    place.write(
+        "context/Dockerfile",
+        "FROM scratch\nCOPY Dockerfile /kept\n",
+    );
+    let context = place.at("context");
+    let local = |name: &str| format!("{name}={}", context.display());
+    run(&mut scene.daemon.buildctl(&[
+        "build",
+        "--frontend",
+        "dockerfile.v0",
+        "--local",
+        &local("context"),
+        "--local",
+        &local("dockerfile"),
+    ]))
+    .ok();
+    let theirs = scene.daemon.records();
+    assert!(!theirs.is_empty());
+    assert_eq!(build(&scene, &place, 5, "a").get("built"), Some(&5));
+    assert!(ours(&scene.daemon) >= 6);
+
+    let prune = |arguments: &[&str]| {
+        let mut command = place.pontoon(&["engine", "prune"]);
+        run(scene.daemon.serve(command.args(arguments))).ok().stdout
+    };
+    // For a moment after a run the daemon still has some in use.
+    until("all of them are idle", || {
+        let before = ours(&scene.daemon);
+        let said = prune(&["--dry-run"]);
+        before >= 6 && said.starts_with(&format!("would remove {before} records"))
+    });
+    let said = prune(&[]);
+    assert!(said.starts_with("removed "), "{said}");
+    // What is left is the op that held the store meanwhile.
+    assert_eq!(ours(&scene.daemon), 1);
+    let left = scene.daemon.records();
+    for (id, what) in &theirs {
+        assert_eq!(left.get(id), Some(what));
+    }
+    assert_eq!(build(&scene, &place, 5, "a").get("built"), None);
+    scene.daemon.verify(&scene.nix);
+}
+
+#[test]
+fn what_ops_leave_does_not_grow_without_end() {
+    let place = Place::new();
+    let scene = Scene::of(Kind::BuildKit, &place);
+    for mark in ["a", "b", "c"] {
+        assert_eq!(build(&scene, &place, 130, mark).get("built"), Some(&130));
+    }
+    // Of 393 records so many are left as a run begins to trim at, and those of the last run.
+    let left = ours(&scene.daemon);
+    assert!(left <= 250 + 131, "{left}");
+    scene.daemon.verify(&scene.nix);
+}
+
+/// A daemon before 0.12 holds a lock for ever if it cannot tell of what it has removed and has more
+/// to remove: nothing that wants its cache goes on then.
+#[expect(
+    clippy::print_stderr,
+    reason = "the test runner shows it when the test fails"
+)]
+fn survives_deaths_amid_removals(kind: Kind, deaths: usize) {
+    let place = Place::new();
+    let scene = Scene::of(kind, &place);
+    let mut seed = Seed::new(&format!("removals-{kind:?}"));
+    let prune = || {
+        let mut command = place.pontoon(&["engine", "prune"]);
+        Running::start(scene.daemon.serve(&mut command))
+    };
+    build(&scene, &place, 60, "whole");
+    let span = usize::try_from(prune().end().ok().took.as_millis()).unwrap();
+    for death in 0..deaths {
+        build(&scene, &place, 60, &format!("died-{death}"));
+        let pruning = prune();
+        let delay = seed.below(span);
+        std::thread::sleep(Duration::from_millis(u64::try_from(delay).unwrap()));
+        pruning.signal(Signal::KILL);
+        let left = pruning.end().status;
+        eprintln!(
+            "after {delay} of {span} ms: {left}, {} records are left",
+            ours(&scene.daemon)
+        );
+        let file = place.write("one.nix", MANY);
+        let file = file.to_str().unwrap();
+        let after = format!("after-{death}");
+        let one = [
+            "build", "-f", file, "--arg", "n", "1", "--argstr", "mark", &after,
+        ];
+        let mut next = Running::start(&mut scene.pontoon(&one));
+        until("the daemon goes on", || next.has_ended());
+        next.end().ok();
+    }
+    scene.daemon.verify(&scene.nix);
+}
+
+#[test]
+fn a_daemon_of_2020_goes_on_where_a_client_dies_amid_removals() {
+    survives_deaths_amid_removals(Kind::Docker20, count(3, 20));
+}
+
+#[test]
+fn a_daemon_of_today_goes_on_where_a_client_dies_amid_removals() {
+    survives_deaths_amid_removals(Kind::BuildKit, count(2, 10));
+}
