@@ -14,11 +14,15 @@
 //! empty one* under the same id (measured: a store was lost that way). So nothing is removed but
 //! while an op of ours holds the store: then everybody shares that mount.
 //!
-//! A run does it little and often, beside its builds: [`AT_ONCE`] at a time with a [`PAUSE`] between,
-//! down to [`KEPT`]. When the run is at its end, what is left is for the next.
+//! A run does it little and often, beside its builds: a [`Step`] at a time with a [`PAUSE`] between,
+//! down to [`KEPT`]. When the run is at its end, what is left is for the next. Even to look costs a
+//! daemon time, for it measures what it has not measured yet: a run that is over [`SOON`] does not
+//! look. But it leaves a record itself, so one in [`SHORT_ONES`] has its turn: it looks at once, and
+//! removes [`IN_A_TURN`] before it ends.
 
+use std::hash::{BuildHasher, Hasher, RandomState};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
@@ -31,10 +35,18 @@ use crate::engine::lower::{self, AGENT_FILE, AGENT_SOURCE, DELIVERY};
 pub const KEPT: usize = 200;
 /// How many more there have to be before it begins.
 const SLACK: usize = 50;
-/// How many go at once: a daemon removes so many without letting anybody in between.
-const AT_ONCE: usize = 10;
+/// How many go at first, and never fewer: newer daemons let nobody in between until so many are gone.
+const FEW: usize = 10;
+/// How long a step is to take. The end of a run waits for it, though not for long.
+const QUICK: Duration = Duration::from_millis(400);
 /// How long others have the daemon to themselves.
 const PAUSE: Duration = Duration::from_millis(100);
+/// How long a run lasts before it looks. Most of those that find everything valid are over by then.
+const SOON: Duration = Duration::from_millis(300);
+/// One in so many runs looks at once.
+const SHORT_ONES: u64 = 16;
+/// How many go in a turn, for which the end of the run waits: more than so many short runs leave.
+const IN_A_TURN: usize = 30;
 /// How often it is looked for what was in use when it was to go.
 const PASSES: u32 = 4;
 /// How long it takes until it is worth looking again.
@@ -113,11 +125,13 @@ pub fn prune(address: &Address, mode: Mode, cancel: &AtomicBool) -> Result<Tally
                 // Whoever measures a record has it for that long; so does the run beside us.
                 tokio::time::sleep(PAUSE).await;
             }
-            for some in idle.chunks(AT_ONCE) {
+            let mut step = Step::first();
+            let mut left = idle.as_slice();
+            while !left.is_empty() {
                 if cancel.load(Ordering::Relaxed) {
                     return Ok(());
                 }
-                done.add(&within(daemon.remove(some)).await?);
+                done.add(&step.remove(&daemon, &mut left).await?);
             }
         }
         Ok::<(), Error>(())
@@ -139,6 +153,12 @@ impl Beside {
         let (stop, stopped) = oneshot::channel();
         let task = tokio::spawn(async move {
             let mut stopped = stopped;
+            if is_its_turn() {
+                // What failed is tried again by the next one whose turn it is.
+                let _ = take_turn(&daemon).await;
+            } else if pause(SOON, &mut stopped).await.is_none() {
+                return;
+            }
             while trim(&daemon, &mut stopped).await.is_some() {
                 if pause(REST, &mut stopped).await.is_none() {
                     return;
@@ -161,17 +181,73 @@ async fn trim(daemon: &Daemon, stopped: &mut oneshot::Receiver<()>) -> Option<()
         _ = &mut *stopped => return None,
         idle = within(idle(daemon)) => idle.ok()?,
     };
+    let old = above_kept(idle);
+    let mut step = Step::first();
+    let mut left = old.as_slice();
+    while !left.is_empty() {
+        step.remove(daemon, &mut left).await.ok()?;
+        pause(PAUSE, stopped).await?;
+    }
+    Some(())
+}
+
+/// Looks at once and removes a few, whatever the run does.
+async fn take_turn(daemon: &Daemon) -> Result<(), Error> {
+    let old = above_kept(within(idle(daemon)).await?);
+    let some = &old[..old.len().min(IN_A_TURN)];
+    within(daemon.remove(some)).await?;
+    Ok(())
+}
+
+/// What is to go of what nobody uses.
+fn above_kept(idle: Vec<Record>) -> Vec<Record> {
     let (layers, mut old): (Vec<_>, Vec<_>) =
         idle.into_iter().partition(|record| record.kind == LAYER);
     if layers.len() > KEPT + SLACK {
         let above = layers.len() - KEPT;
         old.extend(layers.into_iter().take(above));
     }
-    for some in old.chunks(AT_ONCE) {
-        within(daemon.remove(some)).await.ok()?;
-        pause(PAUSE, stopped).await?;
+    old
+}
+
+/// Whether this run looks at once.
+fn is_its_turn() -> bool {
+    let number = RandomState::new().build_hasher().finish();
+    number.is_multiple_of(SHORT_ONES)
+}
+
+/// How many records go at once. After each call a daemon goes through all that it knows, so that in
+/// small steps most of its work is that; in a large one others wait for long, with older daemons for
+/// all of it.
+#[derive(Debug)]
+struct Step(usize);
+
+impl Step {
+    fn first() -> Self {
+        Self(FEW)
     }
-    Some(())
+
+    /// Removes the first of some records, and says what is gone.
+    async fn remove(
+        &mut self,
+        daemon: &Daemon,
+        left: &mut &[Record],
+    ) -> Result<Vec<Record>, Error> {
+        let (some, others) = left.split_at(self.0.min(left.len()));
+        *left = others;
+        let begun = Instant::now();
+        let removed = within(daemon.remove(some)).await?;
+        self.took(begun.elapsed());
+        Ok(removed)
+    }
+
+    fn took(&mut self, time: Duration) {
+        if time < QUICK {
+            self.0 *= 2;
+        } else {
+            self.0 = (self.0 / 2).max(FEW);
+        }
+    }
 }
 
 /// Waits; none if it was told to stop.
@@ -232,6 +308,31 @@ mod tests {
             size: 16_384,
             in_use: false,
         }
+    }
+
+    #[test]
+    fn a_step_grows_while_it_is_quick_and_shrinks_after() {
+        let mut step = Step::first();
+        let mut after = |time| {
+            step.took(time);
+            step.0
+        };
+        let times = [
+            QUICK / 5,
+            QUICK / 3,
+            QUICK / 2,
+            QUICK,
+            QUICK * 2,
+            QUICK * 9,
+            QUICK * 9,
+        ];
+        assert_eq!(times.map(&mut after), [20, 40, 80, 40, 20, 10, 10]);
+    }
+
+    #[test]
+    fn some_runs_look_at_once() {
+        let turns = (0..2000).filter(|_| is_its_turn()).count();
+        assert!((20..500).contains(&turns), "{turns}");
     }
 
     #[test]
