@@ -7,46 +7,47 @@
 //! 4. every path of the input closure must be valid *here*, whatever anybody believed before;
 //! 5. invalid leftovers at the outputs' places are deleted;
 //! 6. the attempt is recorded, the builder runs in its room and is watched;
-//! 7. the outputs are checked, made canonical, scanned, renamed into the store and registered;
-//! 8. the attempt's end is recorded, the locks go, the conductor hears the result.
+//! 7. the outputs are checked, made canonical, scanned and renamed into the store;
+//! 8. they are registered, the attempt's end is recorded, the locks go, the conductor hears the result:
+//!    [`unsettled`](super::unsettled).
 
 use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
 use crate::agent::kept::Kept;
-use crate::agent::link::Lost;
-use crate::agent::outputs::Collect;
+use crate::agent::link::{Link, Lost};
+use crate::agent::outputs::{Collect, Placed};
 use crate::agent::room::{BUILD_DIR, Network, Program, Room, RoomError, Writes};
 use crate::agent::slot_dirs::SlotDirs;
-use crate::agent::stop::{self, Interrupted, Stop, failed, machine};
+use crate::agent::stop::{Interrupted, Stop, answer, failed, machine};
 use crate::agent::tools::tools;
+use crate::agent::unsettled::{Begun, Made, Unsettled};
 use crate::agent::users::{BuildUser, UsersError};
 use crate::agent::watch::{End, Limits, Watch, WatchError};
-use crate::agent::{Agent, Shape, USER_POOL, end};
+use crate::agent::{Agent, Shape, USER_POOL, facts};
 use crate::event::Failure;
 use crate::nix::StorePath;
 use crate::nix::derivation::{self, Kvm, Level, Parsed, Recipe, Systems};
 use crate::sandbox::{self, Exit, Filter, Personality};
 use crate::store::attempts::{self, Durability, Kind, Running};
 use crate::store::logs::LogWriter;
-use crate::store::{Occupied, PathInfo, Slot};
+use crate::store::{Occupied, PathInfo, Slot, Store};
 use crate::tunnel::{BuildJob, BuildResult, EffectRoot, FromAgent, PathFacts, SandboxPath};
 
 impl Agent {
-    /// Builds; the answer is what the conductor is to hear.
-    pub fn build(&mut self, job: &BuildJob) -> Result<FromAgent, Lost> {
-        match self.build_or_stop(job) {
-            Ok(result) | Err(Stop::Result(result)) => Ok(FromAgent::Built { result }),
-            Err(Stop::Busy(lock)) => Ok(FromAgent::Busy {
-                lock: lock.display().to_string(),
-            }),
-            Err(Stop::Machine(error)) => Ok(FromAgent::Failed { error }),
-            Err(Stop::Lost(lost)) => Err(lost),
+    /// Builds. What was built before is settled by then.
+    pub fn build(&mut self, job: &BuildJob) -> Result<Made, Lost> {
+        let made = self.build_or_stop(job);
+        if let Some(before) = self.unsettled.take()
+            && !before.settle_and_tell(&self.store, &mut self.link)?
+        {
+            return Ok(Made::Nothing);
         }
+        made.or_else(|stop| answer(Err(stop)))
     }
 
-    fn build_or_stop(&mut self, job: &BuildJob) -> Result<BuildResult, Stop> {
+    fn build_or_stop(&mut self, job: &BuildJob) -> Result<Made, Stop> {
         let drv = self.read_derivation(&job.drv)?;
         let recipe = Recipe::of(&drv, BUILD_DIR, job.cores).map_err(machine)?;
         let outputs: Vec<StorePath> = recipe
@@ -69,7 +70,7 @@ impl Agent {
         if wanted_are_valid {
             let outputs = self.facts_of(&valid)?;
             locks.release().map_err(machine)?;
-            return Ok(BuildResult::AlreadyValid { outputs });
+            return Err(Stop::Result(BuildResult::AlreadyValid { outputs }));
         }
         let closure = self.input_closure(&drv)?;
         let seen = self.seen(&closure, &job.sandbox_paths)?;
@@ -80,15 +81,16 @@ impl Agent {
         let slot = self.slot(job.slot)?;
         let user = self.user(&slot)?;
         let attempt = self.begin(job)?;
-        let result = self.attempt(job, &recipe, (&closure, &seen), &valid, (&slot, &user));
-        // A build can be repeated: neither its record nor a lock file that stays is worth its result.
-        let _ = attempt.end(&end(
-            stop::verdict(&result),
-            stop::describe(&result),
-            stop::exit_code(&result),
-        ));
-        let _ = locks.release();
-        result
+        let begun = Begun { attempt, locks };
+        let id = &begun.attempt.attempt().id;
+        match self.attempt(job, &recipe, (&closure, &seen), &valid, (&slot, &user), id) {
+            Ok(placed) => Ok(Made::Outputs(Unsettled { begun, placed })),
+            Err(stop) => {
+                let result = Err(stop);
+                begun.end(&result);
+                result.map(|_| Made::Nothing)
+            }
+        }
     }
 
     fn read_derivation(&self, path: &StorePath) -> Result<Parsed, Stop> {
@@ -148,6 +150,7 @@ impl Agent {
         &mut self,
         roots: &BTreeSet<StorePath>,
     ) -> Result<BTreeMap<StorePath, PathInfo>, Stop> {
+        let (mut closure, roots) = self.of_unsettled(roots);
         let asked: Vec<StorePath> = roots.iter().cloned().collect();
         let valid = self.store.valid(&asked).map_err(machine)?;
         if let Some(missing) = roots.iter().find(|path| !valid.contains(*path)) {
@@ -155,7 +158,31 @@ impl Agent {
                 missing: missing.clone(),
             }));
         }
-        self.store.closure(roots).map_err(machine)
+        closure.extend(self.store.closure(&roots).map_err(machine)?);
+        Ok(closure)
+    }
+
+    /// The part of a closure that is not settled yet, and the roots of the rest.
+    fn of_unsettled(
+        &self,
+        roots: &BTreeSet<StorePath>,
+    ) -> (BTreeMap<StorePath, PathInfo>, BTreeSet<StorePath>) {
+        let mut infos = self
+            .unsettled
+            .as_ref()
+            .map(Unsettled::infos)
+            .unwrap_or_default();
+        let (mut part, mut rest) = (BTreeMap::new(), BTreeSet::new());
+        let mut open: Vec<StorePath> = roots.iter().cloned().collect();
+        while let Some(path) = open.pop() {
+            if let Some(info) = infos.remove(&path) {
+                open.extend(info.references.iter().cloned());
+                part.insert(path, info);
+            } else if !part.contains_key(&path) {
+                rest.insert(path);
+            }
+        }
+        (part, rest)
     }
 
     /// Adds what sandbox paths of the store need: as in Nix builders see it, and their outputs
@@ -179,16 +206,12 @@ impl Agent {
 
     fn facts_of(&self, valid: &BTreeSet<StorePath>) -> Result<Vec<PathFacts>, Stop> {
         let infos = self.store.infos(valid).map_err(machine)?;
-        Ok(infos.into_values().map(|info| self.fact(info)).collect())
+        Ok(facts::of(self.store.dir(), infos.into_values()))
     }
 
     fn begin(&mut self, job: &BuildJob) -> Result<Running, Stop> {
         let attempt = self.next_attempt(Kind::Build, &job.drv.to_string(), &job.run);
-        let id = attempt.id.clone();
-        let running =
-            attempts::begin(self.store.dir(), attempt, Durability::Lazy).map_err(machine)?;
-        self.link.say(&FromAgent::Started { attempt: id })?;
-        Ok(running)
+        attempts::begin(self.store.dir(), attempt, Durability::Lazy).map_err(machine)
     }
 
     /// Takes a user to build as. If other builds of the machine have them all, it is as with a
@@ -234,7 +257,8 @@ impl Agent {
         ),
         valid: &BTreeSet<StorePath>,
         (slot, user): (&SlotDirs, &BuildUser),
-    ) -> Result<BuildResult, Stop> {
+        attempt: &str,
+    ) -> Result<Placed, Stop> {
         let network = match recipe.network {
             derivation::Network::Isolated => Network::Private,
             derivation::Network::Host => Network::Open,
@@ -269,9 +293,19 @@ impl Agent {
             timeout: job.timeout,
             silence: job.silence,
         };
-        let end = self.run_in_room(&room, program, limits, &mut log);
+        let mut before = self.unsettled.take();
+        let mut meanwhile = |store: &Store, link: &mut Link| {
+            if let Some(before) = before.take()
+                && !before.settle_and_tell(store, link)?
+            {
+                return Err(Stop::Forgotten);
+            }
+            let attempt = attempt.to_owned();
+            Ok(link.say(&FromAgent::Started { attempt })?)
+        };
+        let end = self.run_in_room(&room, program, limits, &mut log, &mut meanwhile);
         let logged = log.finish().map_err(machine);
-        let result = end.map_err(Stop::from).and_then(|end| match end {
+        let result = end.and_then(|end| match end {
             End::Exited(Exit::Code(0)) => {
                 // Of a failed builder the failure is worth more than what befell its log.
                 logged?;
@@ -282,19 +316,17 @@ impl Agent {
                     valid,
                     slot,
                 };
-                let paths = collect.collect(&mut self.store, user, &mut self.link.waiting())?;
-                let outputs = self.facts_of(&paths)?;
-                Ok(BuildResult::Built { outputs })
+                Ok(collect.collect(&self.store, user)?)
             }
-            end => self.unmade(end, transient),
+            end => Err(self.unmade(end, transient)),
         });
-        self.leave(slot, seen, &result);
+        self.leave(slot, seen, result.as_ref().err());
         result
     }
 
     /// What it means that a builder ended so, and made nothing.
-    fn unmade(&self, end: End, transient: bool) -> Result<BuildResult, Stop> {
-        Err(failed(match end {
+    fn unmade(&self, end: End, transient: bool) -> Stop {
+        failed(match end {
             End::Exited(Exit::Code(code)) => Failure::ExitCode {
                 code,
                 transient: transient || self.disk_is_full(),
@@ -305,22 +337,41 @@ impl Agent {
             },
             End::TimedOut(seconds) => Failure::TimedOut { seconds },
             End::Silent(seconds) => Failure::Silent { seconds },
-            End::Cancelled => return Ok(BuildResult::Cancelled),
-        }))
+            End::Cancelled => return Stop::Result(BuildResult::Cancelled),
+        })
     }
 
-    /// Starts a program in a room and watches it to its end. A program that cannot be executed is
-    /// a failure of the builder, as in Nix, with the reason in its log.
-    pub(super) fn run_in_room(
+    /// Starts a program in a room, with something else to be done meanwhile, and watches it to its end.
+    /// A program that cannot be executed is a failure of the builder, as in Nix, with the reason in its
+    /// log.
+    pub(super) fn run_in_room<E: From<Interrupted>>(
         &mut self,
         room: &Room<'_>,
         program: Program,
         limits: Limits,
         log: &mut dyn std::io::Write,
-    ) -> Result<End, Interrupted> {
+        meanwhile: &mut dyn FnMut(&Store, &mut Link) -> Result<(), E>,
+    ) -> Result<End, E> {
         let owner = (room.user.uid, room.user.gid);
         let terminal = sandbox::pty(Some(owner)).map_err(|error| Interrupted::machine(&error))?;
-        let child = match room.start(program, terminal.slave, &mut self.kept) {
+        let Self {
+            store, link, kept, ..
+        } = self;
+        let mut done = None;
+        let mut meanwhile = || {
+            done.get_or_insert_with(|| meanwhile(store, link));
+        };
+        let child = room.start(program, terminal.slave, kept, &mut meanwhile);
+        meanwhile();
+        if let Some(Err(error)) = done {
+            if let Ok(mut child) = child
+                && child.kill().is_ok()
+            {
+                let _ = child.wait();
+            }
+            return Err(error);
+        }
+        let child = match child {
             Ok(child) => child,
             Err(RoomError::Start(sandbox::Error::Exec { program, source })) => {
                 let text = format!("error: executing '{program}': {source}\n");
@@ -329,7 +380,7 @@ impl Agent {
                 self.link.log(text.as_bytes()).map_err(Interrupted::Lost)?;
                 return Ok(End::Exited(Exit::Code(1)));
             }
-            Err(error) => return Err(Interrupted::machine(&error)),
+            Err(error) => return Err(Interrupted::machine(&error).into()),
         };
         let uid = room.user.uid;
         let sweep = || {
@@ -346,11 +397,12 @@ impl Agent {
             limits,
             sweep: &sweep,
         };
-        watch.until_end().map_err(|error| match error {
+        let end = watch.until_end().map_err(|error| match error {
             WatchError::Lost(lost) => Interrupted::Lost(lost),
             WatchError::Late(lost, exit) => Interrupted::Late(lost, exit),
             other => Interrupted::machine(&other),
-        })
+        });
+        Ok(end?)
     }
 
     /// Empties the slot for the next build, whatever came of this one. Where the machine failed nobody
@@ -359,11 +411,11 @@ impl Agent {
         &mut self,
         dirs: &SlotDirs,
         closure: &BTreeMap<StorePath, PathInfo>,
-        result: &Result<BuildResult, Stop>,
+        stop: Option<&Stop>,
     ) {
-        match result {
-            Err(Stop::Lost(_)) => return,
-            Err(Stop::Machine(_)) => self.kept = Kept::default(),
+        match stop {
+            Some(Stop::Lost(_)) => return,
+            Some(Stop::Machine(_)) => self.kept = Kept::default(),
             _ => {}
         }
         if self.shape == Shape::Plain {

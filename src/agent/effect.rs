@@ -142,7 +142,8 @@ impl Agent {
             timeout: job.timeout,
             silence: job.silence,
         };
-        let end = self.run_in_room(&room, program, limits, &mut std::io::sink());
+        let log = &mut std::io::sink();
+        let end = self.run_in_room(&room, program, limits, log, &mut |_, _| Ok(()));
         drop(slot);
         Ok(match end? {
             End::Exited(Exit::Code(0)) => EffectResult::Succeeded,

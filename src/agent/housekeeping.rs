@@ -1,12 +1,10 @@
 //! What the agent of a whole run does: roots, queries, slots, imports.
 
-use crate::agent::Agent;
 use crate::agent::link::{Data, Lost};
+use crate::agent::{Agent, facts};
 use crate::nix::StorePath;
 use crate::store::{self, Importer, Roots, Slot};
-use crate::tunnel::{
-    FromAgent, ImportHeader, MachineError, PathFacts, PathKind, QueryScope, ToAgent,
-};
+use crate::tunnel::{FromAgent, ImportHeader, MachineError, PathFacts, QueryScope, ToAgent};
 
 /// What is held until the run ends.
 #[derive(Default)]
@@ -125,22 +123,7 @@ impl Agent {
         roots: &std::collections::BTreeSet<StorePath>,
     ) -> Result<Vec<PathFacts>, store::Error> {
         let closure = self.store.closure(roots)?;
-        Ok(closure.into_values().map(|info| self.fact(info)).collect())
-    }
-
-    /// Returns the facts of one path.
-    pub(super) fn fact(&self, info: store::PathInfo) -> PathFacts {
-        let place = self.store.dir().real(&info.path);
-        let kind = match place.symlink_metadata() {
-            Ok(metadata) if metadata.is_symlink() => PathKind::Symlink,
-            Ok(_) => PathKind::Mountable,
-            Err(_) => PathKind::Unknown,
-        };
-        PathFacts {
-            path: info.path,
-            references: info.references,
-            kind,
-        }
+        Ok(facts::of(self.store.dir(), closure.into_values()))
     }
 
     fn lease(&mut self, services: &mut Services, count: u32) -> Result<Vec<u32>, MachineError> {

@@ -32,10 +32,16 @@ impl Kept {
         Inputs::show(&mut self.inputs, room.slot, room.dir, room.closure.keys())
     }
 
-    /// Starts a process in a cage, in the one on standby if that will do.
-    pub fn start(&mut self, cage: &Cage, process: Process) -> Result<Child, sandbox::Error> {
+    /// Starts a process in a cage, in the one on standby if that will do: while that furnishes itself
+    /// there is time for something else.
+    pub fn start(
+        &mut self,
+        cage: &Cage,
+        process: Process,
+        meanwhile: &mut dyn FnMut(),
+    ) -> Result<Child, sandbox::Error> {
         if let Some(standby) = self.standby(cage) {
-            match standby.start(cage, &process) {
+            match standby.start(cage, &process, meanwhile) {
                 // It did not hear what for: nothing was begun.
                 Err(sandbox::Error::Line { .. }) => {}
                 started => return started,

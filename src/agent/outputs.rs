@@ -1,4 +1,5 @@
-//! From what a builder left to registered paths (Nix spec §5.2 - §5.10).
+//! From what a builder left to registered paths (Nix spec §5.2 - §5.10), in two steps: the outputs are
+//! [collected](Collect), then [registered](Placed).
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::ControlFlow;
@@ -55,28 +56,23 @@ struct Output<'a> {
 }
 
 impl Collect<'_> {
-    /// Checks, makes canonical, scans, renames and registers; returns every output valid now.
-    /// `on_wait` learns which lock another program holds, and may end the wait.
-    pub fn collect(
-        &self,
-        store: &mut Store,
-        user: &BuildUser,
-        on_wait: &mut dyn FnMut(&Path) -> ControlFlow<()>,
-    ) -> Result<BTreeSet<StorePath>, Rejected> {
-        let mut outputs = self.examine(store, user)?;
-        let mismatch = self.check_fixed(&mut outputs)?;
+    /// Checks, makes canonical, scans and renames into the store; to register is the caller's.
+    pub fn collect(&self, store: &Store, user: &BuildUser) -> Result<Placed, Rejected> {
+        let mut outputs = self.examine(user)?;
+        let failure = self.check_fixed(&mut outputs)?;
         let order = self.order(&outputs)?;
-        self.publish(store, &outputs, &order, on_wait)?;
-        if let Some(failure) = mismatch {
-            return Err(Rejected::Output(failure));
-        }
+        let new = self.place(store, &outputs, &order)?;
         let mut paths: BTreeSet<StorePath> =
             outputs.into_iter().map(|output| output.path).collect();
         paths.extend(self.valid.iter().cloned());
-        Ok(paths)
+        Ok(Placed {
+            new,
+            paths,
+            failure,
+        })
     }
 
-    fn examine(&self, store: &Store, user: &BuildUser) -> Result<Vec<Output<'_>>, Rejected> {
+    fn examine(&self, user: &BuildUser) -> Result<Vec<Output<'_>>, Rejected> {
         let mut candidates: BTreeSet<StorePath> = self.closure.keys().cloned().collect();
         candidates.extend(
             self.recipe
@@ -110,7 +106,6 @@ impl Collect<'_> {
                 ca: None,
             });
         }
-        let _ = store;
         Ok(outputs)
     }
 
@@ -213,14 +208,14 @@ impl Collect<'_> {
         Ok(())
     }
 
-    fn publish(
+    /// Returns what is to be registered, referenced ones first.
+    fn place(
         &self,
-        store: &mut Store,
+        store: &Store,
         outputs: &[Output<'_>],
         order: &[usize],
-        on_wait: &mut dyn FnMut(&Path) -> ControlFlow<()>,
-    ) -> Result<(), Rejected> {
-        let mut registrations = Vec::new();
+    ) -> Result<Vec<Registration>, Rejected> {
+        let mut new = Vec::new();
         for output in order.iter().map(|index| &outputs[*index]) {
             let already = store
                 .valid(std::slice::from_ref(&output.path))
@@ -230,8 +225,7 @@ impl Collect<'_> {
                 continue;
             }
             store.place(&output.place, &output.path).map_err(machine)?;
-            tree::sync(&store.dir().real(&output.path)).map_err(machine)?;
-            registrations.push(Registration {
+            new.push(Registration {
                 path: output.path.clone(),
                 nar_hash: output.examined.nar_hash,
                 nar_size: output.examined.nar_size,
@@ -243,8 +237,33 @@ impl Collect<'_> {
                 derivation_outputs: Vec::new(),
             });
         }
+        Ok(new)
+    }
+}
+
+/// Outputs at their places, complete and canonical, which are not valid yet.
+pub struct Placed {
+    /// What is to be registered, referenced ones first.
+    pub new: Vec<Registration>,
+    /// All outputs, with those that were valid before.
+    pub paths: BTreeSet<StorePath>,
+    /// What is wrong with them all the same: a hash (Nix spec §5.7).
+    pub failure: Option<Failure>,
+}
+
+impl Placed {
+    /// Makes them durable, then valid. `on_wait` learns which lock another program holds, and may end
+    /// the wait.
+    pub fn register(
+        &self,
+        store: &Store,
+        on_wait: &mut dyn FnMut(&Path) -> ControlFlow<()>,
+    ) -> Result<(), Rejected> {
+        for one in &self.new {
+            tree::sync(&store.dir().real(&one.path)).map_err(machine)?;
+        }
         store.sync_directory().map_err(machine)?;
-        let registered = store.register_after(&registrations, on_wait);
+        let registered = store.register_after(&self.new, on_wait);
         registered.map_err(machine)
     }
 }

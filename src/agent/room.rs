@@ -122,12 +122,14 @@ pub enum RoomError {
 }
 
 impl Room<'_> {
-    /// Prepares the room and starts a program in it; its output goes to `output`.
+    /// Prepares the room and starts a program in it; its output goes to `output`. If there is time to do
+    /// something meanwhile, it is done.
     pub fn start(
         &self,
         program: Program,
         output: std::os::fd::OwnedFd,
         kept: &mut Kept,
+        meanwhile: &mut dyn FnMut(),
     ) -> Result<Child, RoomError> {
         self.prepare_directories()?;
         let process = Process {
@@ -147,7 +149,7 @@ impl Room<'_> {
         let child = match self.shape {
             Shape::Strong => {
                 let seen = (self.writes == Writes::Slot).then(|| kept.show(self));
-                kept.start(&self.cage(seen.transpose()?)?, process)
+                kept.start(&self.cage(seen.transpose()?)?, process, meanwhile)
             }
             Shape::Plain => {
                 self.furnish_op()?;

@@ -4,10 +4,11 @@ use std::path::PathBuf;
 
 use crate::agent::link::Lost;
 use crate::agent::outputs::Rejected;
+use crate::agent::unsettled::Made;
 use crate::event::Failure;
 use crate::sandbox::Exit;
 use crate::store::attempts::Verdict;
-use crate::tunnel::{BuildResult, MachineError};
+use crate::tunnel::{BuildResult, FromAgent, MachineError};
 
 /// Why a build ended without a result of its own.
 pub(super) enum Stop {
@@ -19,6 +20,8 @@ pub(super) enum Stop {
     Machine(MachineError),
     /// The lifeline ended.
     Lost(Lost),
+    /// What it needs did not become valid, which was said.
+    Forgotten,
 }
 
 impl From<Lost> for Stop {
@@ -29,6 +32,19 @@ impl From<Lost> for Stop {
 
 pub(super) fn machine(error: impl std::error::Error) -> Stop {
     Stop::Machine(MachineError::of(&error))
+}
+
+/// What is to be said of a build that is over.
+pub(super) fn answer(result: Result<BuildResult, Stop>) -> Result<Made, Lost> {
+    Ok(Made::Answer(match result {
+        Ok(result) | Err(Stop::Result(result)) => FromAgent::Built { result },
+        Err(Stop::Busy(lock)) => FromAgent::Busy {
+            lock: lock.display().to_string(),
+        },
+        Err(Stop::Machine(error)) => FromAgent::Failed { error },
+        Err(Stop::Lost(lost)) => return Err(lost),
+        Err(Stop::Forgotten) => return Ok(Made::Nothing),
+    }))
 }
 
 pub(super) fn failed(failure: Failure) -> Stop {
@@ -69,9 +85,9 @@ impl From<Rejected> for Stop {
 
 /// What of it is on record.
 pub(super) fn verdict(result: &Result<BuildResult, Stop>) -> Verdict {
-    match result {
+    match flat(result) {
         Ok(BuildResult::Built { .. }) => Verdict::Good,
-        Ok(BuildResult::Cancelled) => Verdict::Cancelled,
+        Ok(BuildResult::Cancelled) | Err(Stop::Forgotten) => Verdict::Cancelled,
         Err(Stop::Lost(_)) => Verdict::Killed,
         _ => Verdict::Bad,
     }
@@ -79,24 +95,32 @@ pub(super) fn verdict(result: &Result<BuildResult, Stop>) -> Verdict {
 
 /// The builder's exit code, if it is known.
 pub(super) fn exit_code(result: &Result<BuildResult, Stop>) -> Option<i32> {
-    match result {
+    match flat(result) {
         Ok(BuildResult::Built { .. }) => Some(0),
-        Err(Stop::Result(BuildResult::Failed {
+        Ok(BuildResult::Failed {
             failure: Failure::ExitCode { code, .. },
-        })) => Some(*code),
+        }) => Some(*code),
         _ => None,
     }
 }
 
 /// It in words, for the record.
 pub(super) fn describe(result: &Result<BuildResult, Stop>) -> String {
-    match result {
+    match flat(result) {
         Ok(BuildResult::Built { .. }) => "built".to_owned(),
         Ok(BuildResult::Cancelled) => "cancelled".to_owned(),
-        Err(Stop::Result(BuildResult::Failed { failure })) => format!("failed: {failure}"),
+        Ok(BuildResult::Failed { failure }) => format!("failed: {failure}"),
         Ok(_) | Err(Stop::Result(_)) => "ended".to_owned(),
         Err(Stop::Busy(_)) => "busy".to_owned(),
         Err(Stop::Machine(error)) => format!("machine failed: {error}"),
         Err(Stop::Lost(lost)) => format!("ended with its lifeline: {lost}"),
+        Err(Stop::Forgotten) => "cancelled: what it needs did not become valid".to_owned(),
+    }
+}
+
+fn flat(result: &Result<BuildResult, Stop>) -> Result<&BuildResult, &Stop> {
+    match result {
+        Ok(result) | Err(Stop::Result(result)) => Ok(result),
+        Err(stop) => Err(stop),
     }
 }

@@ -40,12 +40,18 @@ impl Standby {
         self.ground == cage.ground && self.waiting.as_mut().is_some_and(lives)
     }
 
-    /// Starts a program in it, as [`spawn()`](super::spawn()) does in a cage that has its ground.
+    /// Starts a program in it, as [`spawn()`](super::spawn()) does in a cage that has its ground, and
+    /// does something meanwhile.
     ///
     /// # Errors
     ///
     /// Those of `spawn`.
-    pub fn start(mut self, cage: &Cage, process: &Process) -> Result<Child, Error> {
+    pub fn start(
+        mut self,
+        cage: &Cage,
+        process: &Process,
+        meanwhile: &mut dyn FnMut(),
+    ) -> Result<Child, Error> {
         Image::new(process)?;
         let order = Order::encode(cage, process);
         let mut descriptors: Vec<BorrowedFd<'_>> = vec![process.output.as_fd()];
@@ -54,6 +60,8 @@ impl Standby {
         if given.is_err() {
             // If it lives it would wait for the rest, and its caller for it.
             self.line().end();
+        } else {
+            meanwhile();
         }
         let (child, line) = self.waiting.take().expect("it is taken only here");
         // What it says last is worth more than that it does not listen.

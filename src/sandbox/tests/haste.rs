@@ -19,7 +19,7 @@ fn on_standby(cage: &Cage, change: impl FnOnce(&mut Process), script: &str) -> (
     let (from, to) = pipe();
     let mut process = shell(script, to.into());
     change(&mut process);
-    let child = standby.start(cage, &process);
+    let child = standby.start(cage, &process, &mut || ());
     // The process has it, and nobody else.
     drop(process);
     let text = read(from);
@@ -104,7 +104,7 @@ fn errors_of_a_process_on_standby_name_program_and_step() {
             let mut process = shell("", pipe().1.into());
             process.program = b"/no/such/builder".to_vec();
             let (_nursery, standby) = standby(ground);
-            standby.start(cage, &process).unwrap_err()
+            standby.start(cage, &process, &mut || ()).unwrap_err()
         };
         let mut cage = cage(&dir.join("root"), []);
         let error = fail(&cage, cage.ground.clone());
