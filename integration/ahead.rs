@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use pontoon::tunnel::encode;
+use rusqlite::Connection;
 use serde_json::Value;
 
 use super::support::{BuildUsers, Meddler, Nix, Place, Ran, Running, until};
@@ -85,7 +86,7 @@ fn start(
 ) -> (Running, Arc<AtomicUsize>) {
     let told = Arc::new(AtomicUsize::new(0));
     let (count, built) = (told.clone(), AtomicUsize::new(0));
-    let directory = place.at(format!("tunnel-{}", place.processes().len()));
+    let directory = place.at(format!("tunnel-{}", attempts(nix)));
     fs_err::create_dir_all(&directory).unwrap();
     let meddler = Meddler::start(&directory, move |passing| {
         let name = passing.name();
@@ -176,4 +177,67 @@ fn an_agent_that_is_lost_between_two_builds_loses_neither() {
         place.assert_no_process_left(Duration::from_secs(10));
         nix.verify();
     }
+}
+
+fn database(nix: &Nix<'_>) -> Connection {
+    Connection::open(nix.root().join("nix/var/nix/db/db.sqlite")).unwrap()
+}
+
+#[test]
+fn a_build_that_is_registered_late_holds_up_what_follows() {
+    let place = Place::new();
+    let nix = Nix::new(&place, "store", BuildUsers::Group);
+    let slow = chain(5, "sleep 1.5; echo $before > $out");
+    let (running, told) = start(&place, &nix, slow, |_, _| false);
+    until("the builder sleeps", || {
+        let processes = place.processes();
+        processes.values().any(|line| line.contains("sleep 1.5"))
+    });
+    let database = database(&nix);
+    database.execute_batch("begin immediate").unwrap();
+    std::thread::sleep(Duration::from_secs(3));
+    database.execute_batch("rollback").unwrap();
+    let seen = Seen::of(running, &told);
+    seen.is_in_order();
+    assert_eq!(seen.told, SIZE - 1, "{}", seen.ran.report());
+    assert_eq!((seen.count("built"), attempts(&nix)), (SIZE, SIZE));
+    nix.verify();
+}
+
+#[test]
+fn what_follows_a_build_that_cannot_be_registered_never_was() {
+    let place = Place::new();
+    let nix = Nix::new(&place, "store", BuildUsers::Group);
+    let (running, told) = start(&place, &nix, chain(0, "echo 0 > $out"), |_, _| false);
+    Seen::of(running, &told);
+    let database = database(&nix);
+    let refuse = "create trigger refuse before insert on ValidPaths when new.path like '%-step-5'
+        begin select raise(abort, 'not this one'); end";
+    database.execute_batch(refuse).unwrap();
+    let before = attempts(&nix);
+    let (running, told) = start(&place, &nix, chain(SIZE, ""), |_, _| false);
+    let seen = Seen::of(running, &told);
+    assert_eq!(seen.ran.status.code(), Some(1), "{}", seen.ran.report());
+    assert!(
+        seen.ran.stdout.contains("not this one"),
+        "{}",
+        seen.ran.report()
+    );
+    seen.is_in_order();
+    let counts = ["built", "failed", "dependency-failed"].map(|outcome| seen.count(outcome));
+    assert_eq!(counts, [5, 1, SIZE - 6], "{}", seen.ran.report());
+    // The next one had begun, and nobody heard of it.
+    assert_eq!(attempts(&nix) - before, 7);
+    let events = seen.ran.json_lines();
+    let started = events
+        .iter()
+        .filter(|event| event["event"] == "node-started");
+    assert_eq!(started.count(), 6, "{}", seen.ran.report());
+    place.assert_no_process_left(Duration::from_secs(10));
+
+    database.execute_batch("drop trigger refuse").unwrap();
+    let (running, told) = start(&place, &nix, chain(SIZE, ""), |_, _| false);
+    let again = Seen::of(running, &told);
+    assert_eq!(again.count("built"), SIZE - 5, "{}", again.ran.report());
+    nix.verify();
 }
