@@ -23,7 +23,7 @@
 //! |---|---|---|
 //! | `PONTOON_BENCH_ROUNDS` | 5 | rounds of the rows on the embedded engine and of the plan; 0 leaves them out |
 //! | `PONTOON_BENCH_SIZE` | 100 | trivial derivations to build |
-//! | `PONTOON_BENCH_BOOTSTRAP` | 2 | rounds of the bootstrap, which compiles; 0 leaves it out |
+//! | `PONTOON_BENCH_BOOTSTRAP` | 3 | rounds of the bootstrap, which compiles; 0 leaves it out |
 //! | `PONTOON_BENCH_GRAPH` | 27773 | derivations to plan; 0 leaves that out |
 //! | `PONTOON_BENCH_DAEMON` | 3 | rounds of the rows on a `BuildKit` daemon and of imports; 0 leaves them out |
 //! | `PONTOON_BENCH_IMPORT` | 500 | megabytes of a source to import; 0 leaves that out |
@@ -82,7 +82,7 @@ fn main() {
     if rounds > 0 {
         show(embedded::rows(&place, size, rounds));
     }
-    let compiled = setting("PONTOON_BENCH_BOOTSTRAP", 2);
+    let compiled = setting("PONTOON_BENCH_BOOTSTRAP", 3);
     if compiled > 0 {
         show(bootstrap::rows(&place, compiled));
     }
