@@ -187,11 +187,12 @@ fn database(nix: &Nix<'_>) -> Connection {
 fn a_build_that_is_registered_late_holds_up_what_follows() {
     let place = Place::new();
     let nix = Nix::new(&place, "store", BuildUsers::Group);
-    let slow = chain(5, "sleep 1.5; echo $before > $out");
+    // Quick enough to be registered while the next sandbox comes about.
+    let slow = chain(5, "sleep 0.8; echo $before > $out");
     let (running, told) = start(&place, &nix, slow, |_, _| false);
     until("the builder sleeps", || {
         let processes = place.processes();
-        processes.values().any(|line| line.contains("sleep 1.5"))
+        processes.values().any(|line| line.contains("sleep 0.8"))
     });
     let database = database(&nix);
     database.execute_batch("begin immediate").unwrap();
@@ -226,8 +227,12 @@ fn what_follows_a_build_that_cannot_be_registered_never_was() {
     seen.is_in_order();
     let counts = ["built", "failed", "dependency-failed"].map(|outcome| seen.count(outcome));
     assert_eq!(counts, [5, 1, SIZE - 6], "{}", seen.ran.report());
-    // The next one had begun, and nobody heard of it.
-    assert_eq!(attempts(&nix) - before, 7);
+    // The next one was at most prepared, and nobody heard of it.
+    assert!(
+        (6..=7).contains(&(attempts(&nix) - before)),
+        "{}",
+        attempts(&nix)
+    );
     let events = seen.ran.json_lines();
     let started = events
         .iter()

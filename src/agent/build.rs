@@ -9,11 +9,12 @@
 //! 6. the attempt is recorded, the builder runs in its room and is watched;
 //! 7. the outputs are checked, made canonical, scanned and renamed into the store;
 //! 8. they are registered, the attempt's end is recorded, the locks go, the conductor hears the result:
-//!    [`unsettled`](super::unsettled).
+//!    [`unregistered`](super::unregistered).
 
-use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::ControlFlow;
 use std::path::PathBuf;
+use std::time::Instant;
 
 use crate::agent::kept::Kept;
 use crate::agent::link::{Link, Lost};
@@ -21,26 +22,25 @@ use crate::agent::outputs::{Collect, Placed};
 use crate::agent::room::{BUILD_DIR, Network, Program, Room, RoomError, Writes};
 use crate::agent::slot_dirs::SlotDirs;
 use crate::agent::stop::{Interrupted, Stop, answer, failed, machine};
-use crate::agent::tools::tools;
-use crate::agent::unsettled::{Begun, Made, Unsettled};
+use crate::agent::unregistered::{Begun, Made, QUICK, Unregistered};
 use crate::agent::users::{BuildUser, UsersError};
 use crate::agent::watch::{End, Limits, Watch, WatchError};
 use crate::agent::{Agent, Shape, USER_POOL, facts};
 use crate::event::Failure;
 use crate::nix::StorePath;
-use crate::nix::derivation::{self, Kvm, Level, Parsed, Recipe, Systems};
+use crate::nix::derivation::{self, Recipe};
 use crate::sandbox::{self, Exit, Filter, Personality};
 use crate::store::attempts::{self, Durability, Kind, Running};
 use crate::store::logs::LogWriter;
 use crate::store::{Occupied, PathInfo, Slot, Store};
-use crate::tunnel::{BuildJob, BuildResult, EffectRoot, FromAgent, PathFacts, SandboxPath};
+use crate::tunnel::{BuildJob, BuildResult, EffectRoot, FromAgent, PathFacts};
 
 impl Agent {
-    /// Builds. What was built before is settled by then.
+    /// Builds. What was built before is registered by then, and told.
     pub fn build(&mut self, job: &BuildJob) -> Result<Made, Lost> {
         let made = self.build_or_stop(job);
-        if let Some(before) = self.unsettled.take()
-            && !before.settle_and_tell(&self.store, &mut self.link)?
+        if let Some(before) = self.unregistered.take()
+            && !before.finish_and_tell(&self.store, &mut self.link)?
         {
             return Ok(Made::Nothing);
         }
@@ -83,125 +83,21 @@ impl Agent {
         let attempt = self.begin(job)?;
         let begun = Begun { attempt, locks };
         let id = &begun.attempt.attempt().id;
+        let since = Instant::now();
         match self.attempt(job, &recipe, (&closure, &seen), &valid, (&slot, &user), id) {
-            Ok(placed) => Ok(Made::Outputs(Unsettled { begun, placed })),
+            Ok(placed) => {
+                let was_quick = since.elapsed() < QUICK;
+                let outputs = Unregistered { begun, placed };
+                let made = self.register_or_go_on(outputs, &job.drv, was_quick);
+                self.leave(&slot, &seen, None);
+                made
+            }
             Err(stop) => {
-                let result = Err(stop);
-                begun.end(&result);
-                result.map(|_| Made::Nothing)
+                self.leave(&slot, &seen, Some(&stop));
+                begun.end(Err(&stop));
+                Err(stop)
             }
         }
-    }
-
-    fn read_derivation(&self, path: &StorePath) -> Result<Parsed, Stop> {
-        let missing = || {
-            Stop::Result(BuildResult::StoreLost {
-                missing: path.clone(),
-            })
-        };
-        let place = self.store.dir().real(path);
-        let bytes = match fs_err::read(&place) {
-            Ok(bytes) => bytes,
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Err(missing()),
-            Err(error) => return Err(machine(error)),
-        };
-        let parsed = derivation::parse(path, &bytes).map_err(machine)?;
-        // Whether this machine can run it was decided when the plan was made; what no machine of
-        // ours builds is refused here too, because a plan may be older than the agent.
-        let systems = Systems::x86_64_linux(Level::V3, Kvm::Usable);
-        if let Some(reason) = derivation::unsupported(&parsed.derivation, &systems) {
-            return Err(failed(Failure::Refused {
-                reason: reason.to_string(),
-            }));
-        }
-        Ok(parsed)
-    }
-
-    /// Returns the closure of the wanted outputs of every input, and of the sources.
-    fn input_closure(&mut self, parsed: &Parsed) -> Result<BTreeMap<StorePath, PathInfo>, Stop> {
-        let drv = &parsed.derivation;
-        let mut roots: BTreeSet<StorePath> = drv.input_sources().clone();
-        for (input, wanted) in drv.input_derivations() {
-            let declared = self.declared_outputs(input)?;
-            for name in wanted.outputs() {
-                let Some(Some(path)) = declared.get(name) else {
-                    let missing = input.clone();
-                    return Err(Stop::Result(BuildResult::StoreLost { missing }));
-                };
-                roots.insert(path.clone());
-            }
-        }
-        self.closure_or_lost(&roots)
-    }
-
-    fn declared_outputs(
-        &self,
-        drv: &StorePath,
-    ) -> Result<BTreeMap<String, Option<StorePath>>, Stop> {
-        let Ok(bytes) = fs_err::read(self.store.dir().real(drv)) else {
-            return Err(Stop::Result(BuildResult::StoreLost {
-                missing: drv.clone(),
-            }));
-        };
-        Ok(derivation::decode(drv, &bytes).map_err(machine)?.outputs)
-    }
-
-    fn closure_or_lost(
-        &mut self,
-        roots: &BTreeSet<StorePath>,
-    ) -> Result<BTreeMap<StorePath, PathInfo>, Stop> {
-        let (mut closure, roots) = self.of_unsettled(roots);
-        let asked: Vec<StorePath> = roots.iter().cloned().collect();
-        let valid = self.store.valid(&asked).map_err(machine)?;
-        if let Some(missing) = roots.iter().find(|path| !valid.contains(*path)) {
-            return Err(Stop::Result(BuildResult::StoreLost {
-                missing: missing.clone(),
-            }));
-        }
-        closure.extend(self.store.closure(&roots).map_err(machine)?);
-        Ok(closure)
-    }
-
-    /// The part of a closure that is not settled yet, and the roots of the rest.
-    fn of_unsettled(
-        &self,
-        roots: &BTreeSet<StorePath>,
-    ) -> (BTreeMap<StorePath, PathInfo>, BTreeSet<StorePath>) {
-        let mut infos = self
-            .unsettled
-            .as_ref()
-            .map(Unsettled::infos)
-            .unwrap_or_default();
-        let (mut part, mut rest) = (BTreeMap::new(), BTreeSet::new());
-        let mut open: Vec<StorePath> = roots.iter().cloned().collect();
-        while let Some(path) = open.pop() {
-            if let Some(info) = infos.remove(&path) {
-                open.extend(info.references.iter().cloned());
-                part.insert(path, info);
-            } else if !part.contains_key(&path) {
-                rest.insert(path);
-            }
-        }
-        (part, rest)
-    }
-
-    /// Adds what sandbox paths of the store need: as in Nix builders see it, and their outputs
-    /// cannot refer to it.
-    fn seen<'c>(
-        &mut self,
-        closure: &'c BTreeMap<StorePath, PathInfo>,
-        paths: &[SandboxPath],
-    ) -> Result<Cow<'c, BTreeMap<StorePath, PathInfo>>, Stop> {
-        let roots = tools(self.shape, paths);
-        if roots.is_empty() {
-            return Ok(Cow::Borrowed(closure));
-        }
-        if self.tools.is_none() {
-            self.tools = Some(self.closure_or_lost(&roots)?);
-        }
-        let mut seen = self.tools.clone().unwrap_or_default();
-        seen.extend(closure.clone());
-        Ok(Cow::Owned(seen))
     }
 
     fn facts_of(&self, valid: &BTreeSet<StorePath>) -> Result<Vec<PathFacts>, Stop> {
@@ -293,19 +189,25 @@ impl Agent {
             timeout: job.timeout,
             silence: job.silence,
         };
-        let mut before = self.unsettled.take();
+        let mut before = self.unregistered.take();
+        let mut said = 0;
         let mut meanwhile = |store: &Store, link: &mut Link| {
             if let Some(before) = before.take()
-                && !before.settle_and_tell(store, link)?
+                && !before.finish_and_tell(store, link)?
             {
                 return Err(Stop::Forgotten);
             }
             let attempt = attempt.to_owned();
-            Ok(link.say(&FromAgent::Started { attempt })?)
+            link.say(&FromAgent::Started { attempt })?;
+            said += 1;
+            Ok(())
         };
         let end = self.run_in_room(&room, program, limits, &mut log, &mut meanwhile);
+        self.attempts += said;
+        // It may never have come to that.
+        self.unregistered = before;
         let logged = log.finish().map_err(machine);
-        let result = end.and_then(|end| match end {
+        end.and_then(|end| match end {
             End::Exited(Exit::Code(0)) => {
                 // Of a failed builder the failure is worth more than what befell its log.
                 logged?;
@@ -319,9 +221,28 @@ impl Agent {
                 Ok(collect.collect(&self.store, user)?)
             }
             end => Err(self.unmade(end, transient)),
-        });
-        self.leave(slot, seen, result.as_ref().err());
-        result
+        })
+    }
+
+    /// Registers outputs, or goes on with what is to be built with them if that is known and they are soon
+    /// made again.
+    fn register_or_go_on(
+        &mut self,
+        outputs: Unregistered,
+        drv: &StorePath,
+        was_quick: bool,
+    ) -> Result<Made, Stop> {
+        if was_quick && self.shape == Shape::Strong && outputs.are_good() {
+            if let Err(lost) = self.link.look_ahead() {
+                // Half of the tunnel may be left.
+                let _ = outputs.finish_and_tell(&self.store, &mut self.link);
+                return Err(lost.into());
+            }
+            if let Some(next) = self.link.next_after(Some(drv)) {
+                return Ok(Made::Ahead(Box::new(outputs), next));
+            }
+        }
+        Ok(outputs.finish(&self.store, &mut self.link)?)
     }
 
     /// What it means that a builder ended so, and made nothing.
@@ -359,16 +280,28 @@ impl Agent {
         } = self;
         let mut done = None;
         let mut meanwhile = || {
-            done.get_or_insert_with(|| meanwhile(store, link));
+            let done = done.get_or_insert_with(|| meanwhile(store, link));
+            match done {
+                Ok(()) => ControlFlow::Continue(()),
+                Err(_) => ControlFlow::Break(()),
+            }
         };
         let child = room.start(program, terminal.slave, kept, &mut meanwhile);
-        meanwhile();
+        let _ = meanwhile();
+        let uid = room.user.uid;
+        let sweep = || {
+            // In strong the room's process namespace dies with its first process.
+            if room.shape == Shape::Plain && room.user.separate {
+                let _ = sandbox::kill_user(uid);
+            }
+        };
         if let Some(Err(error)) = done {
             if let Ok(mut child) = child
                 && child.kill().is_ok()
             {
                 let _ = child.wait();
             }
+            sweep();
             return Err(error);
         }
         let child = match child {
@@ -381,13 +314,6 @@ impl Agent {
                 return Ok(End::Exited(Exit::Code(1)));
             }
             Err(error) => return Err(Interrupted::machine(&error).into()),
-        };
-        let uid = room.user.uid;
-        let sweep = || {
-            // In strong the room's process namespace dies with its first process.
-            if room.shape == Shape::Plain && room.user.separate {
-                let _ = sandbox::kill_user(uid);
-            }
         };
         let watch = Watch {
             child,

@@ -55,6 +55,7 @@ impl Agent {
             let _ = running.end(&end(Verdict::NotStarted, unheard, None));
             return Err(Interrupted::Lost(lost));
         }
+        self.attempts += 1;
         let result = self.run_effect(job, &roots);
         let (verdict, text) = judge(&result);
         let code = match &result {

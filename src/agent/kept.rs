@@ -9,6 +9,7 @@
 //! Each room has namespaces of its own, which nobody was in before.
 
 use std::collections::BTreeSet;
+use std::ops::ControlFlow;
 use std::os::fd::OwnedFd;
 
 use crate::agent::inputs::{Inputs, Seen};
@@ -38,7 +39,7 @@ impl Kept {
         &mut self,
         cage: &Cage,
         process: Process,
-        meanwhile: &mut dyn FnMut(),
+        meanwhile: &mut dyn FnMut() -> ControlFlow<()>,
     ) -> Result<Child, sandbox::Error> {
         if let Some(standby) = self.standby(cage) {
             match standby.start(cage, &process, meanwhile) {

@@ -19,6 +19,7 @@
 //! The agent is synchronous and single-threaded, because it forks. It knows no engine.
 
 pub mod build;
+mod closure;
 pub mod effect;
 pub mod entered;
 pub mod export;
@@ -36,7 +37,7 @@ pub mod room;
 pub mod slot_dirs;
 mod stop;
 pub mod tools;
-pub mod unsettled;
+pub mod unregistered;
 pub mod users;
 pub mod watch;
 
@@ -49,7 +50,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use kept::Kept;
 use link::{Link, Lost};
-use unsettled::{Made, Unsettled};
+use unregistered::{Made, Unregistered};
 use users::Users;
 
 use crate::nix::StorePath;
@@ -217,13 +218,13 @@ pub struct Agent {
     pub kept: Kept,
     /// The derivation it has built last, if its outputs are valid: what waits for them may follow.
     pub good: Option<StorePath>,
-    /// What it has built last, if that is to be settled while the next sandbox comes about.
-    pub unsettled: Option<Unsettled>,
+    /// What it has built last, if that is to be registered while the next sandbox comes about.
+    pub unregistered: Option<Unregistered>,
     /// The slot this agent builds in, once it has one.
     pub slot: Option<crate::store::Slot>,
     /// The op's nonce, which begins the ids of its attempts.
     pub nonce: String,
-    /// How many attempts it has begun.
+    /// How many attempts it has said the beginning of.
     pub attempts: u32,
     /// The environment of the image at the op's root.
     pub image: Vec<(String, String)>,
@@ -282,7 +283,7 @@ pub fn run(orders: &Orders) -> i32 {
         users,
         kept: Kept::default(),
         good: None,
-        unsettled: None,
+        unregistered: None,
         slot: None,
         nonce,
         attempts: 0,
@@ -364,10 +365,9 @@ impl Agent {
     }
 
     /// Describes the beginning of an attempt, now.
-    pub(crate) fn next_attempt(&mut self, kind: Kind, node: &str, run: &str) -> Attempt {
-        self.attempts += 1;
+    pub(crate) fn next_attempt(&self, kind: Kind, node: &str, run: &str) -> Attempt {
         Attempt {
-            id: format!("{}-{}", self.nonce, self.attempts),
+            id: format!("{}-{}", self.nonce, self.attempts + 1),
             node: node.to_owned(),
             kind,
             pipeline: None,
@@ -380,17 +380,15 @@ impl Agent {
     /// Builds, and goes on with what is to be built then, as far as that is known.
     fn build_on(&mut self, mut job: BuildJob) -> Result<(), Lost> {
         loop {
-            let made = self.build(&job)?;
-            let made = match self.next_with(made, &job.drv)? {
-                Ok(next) => {
+            self.good = None;
+            let answer = match self.build(&job)? {
+                Made::Answer(answer) => answer,
+                Made::Ahead(outputs, next) => {
+                    self.unregistered = Some(*outputs);
                     job = next;
                     continue;
                 }
-                Err(made) => made,
-            };
-            self.good = None;
-            let Some(answer) = self.settled(made)? else {
-                break;
+                Made::Nothing => break,
             };
             self.link.say_all(&[&answer, &FromAgent::Idle])?;
             self.good = is_good(&answer).then_some(job.drv);
@@ -402,34 +400,6 @@ impl Agent {
         }
         self.kept.rest();
         Ok(())
-    }
-
-    /// What is to be built next with these outputs, if that is known: then they are settled meanwhile.
-    fn next_with(&mut self, made: Made, drv: &StorePath) -> Result<Result<BuildJob, Made>, Lost> {
-        let outputs = match made {
-            Made::Outputs(outputs) if outputs.are_good() => outputs,
-            made => return Ok(Err(made)),
-        };
-        self.link.look_ahead()?;
-        Ok(match self.link.next_after(Some(drv)) {
-            Some(next) => {
-                self.unsettled = Some(outputs);
-                Ok(next)
-            }
-            None => Err(Made::Outputs(outputs)),
-        })
-    }
-
-    /// What is to be said of a build when nothing of it is left to do.
-    fn settled(&mut self, made: Made) -> Result<Option<FromAgent>, Lost> {
-        let made = match made {
-            Made::Outputs(outputs) => outputs.settle(&self.store, &mut self.link)?,
-            made => made,
-        };
-        Ok(match made {
-            Made::Answer(answer) => Some(answer),
-            Made::Outputs(_) | Made::Nothing => None,
-        })
     }
 
     fn serve(&mut self, task: Task) -> Result<(), Lost> {
@@ -447,9 +417,10 @@ impl Agent {
                 // It came after the job had ended by itself, and the next one was asked for.
                 ToAgent::Cancel => {}
                 ToAgent::Build(job) if self.shape == Shape::Plain => {
-                    let made = self.build(&job)?;
-                    let answer = self.settled(made)?;
-                    return answer.map_or(Ok(()), |answer| self.link.say(&answer));
+                    let Made::Answer(answer) = self.build(&job)? else {
+                        return Ok(());
+                    };
+                    return self.link.say(&answer);
                 }
                 ToAgent::Build(job) => self.build_on(job)?,
                 // It came after this agent had asked for another job.

@@ -7,6 +7,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsStr;
 use std::io;
+use std::ops::ControlFlow;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
@@ -129,7 +130,7 @@ impl Room<'_> {
         program: Program,
         output: std::os::fd::OwnedFd,
         kept: &mut Kept,
-        meanwhile: &mut dyn FnMut(),
+        meanwhile: &mut dyn FnMut() -> ControlFlow<()>,
     ) -> Result<Child, RoomError> {
         self.prepare_directories()?;
         let process = Process {

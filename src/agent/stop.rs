@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use crate::agent::link::Lost;
 use crate::agent::outputs::Rejected;
-use crate::agent::unsettled::Made;
+use crate::agent::unregistered::Made;
 use crate::event::Failure;
 use crate::sandbox::Exit;
 use crate::store::attempts::Verdict;
@@ -84,7 +84,7 @@ impl From<Rejected> for Stop {
 }
 
 /// What of it is on record.
-pub(super) fn verdict(result: &Result<BuildResult, Stop>) -> Verdict {
+pub(super) fn verdict(result: Result<&BuildResult, &Stop>) -> Verdict {
     match flat(result) {
         Ok(BuildResult::Built { .. }) => Verdict::Good,
         Ok(BuildResult::Cancelled) | Err(Stop::Forgotten) => Verdict::Cancelled,
@@ -94,7 +94,7 @@ pub(super) fn verdict(result: &Result<BuildResult, Stop>) -> Verdict {
 }
 
 /// The builder's exit code, if it is known.
-pub(super) fn exit_code(result: &Result<BuildResult, Stop>) -> Option<i32> {
+pub(super) fn exit_code(result: Result<&BuildResult, &Stop>) -> Option<i32> {
     match flat(result) {
         Ok(BuildResult::Built { .. }) => Some(0),
         Ok(BuildResult::Failed {
@@ -105,7 +105,7 @@ pub(super) fn exit_code(result: &Result<BuildResult, Stop>) -> Option<i32> {
 }
 
 /// It in words, for the record.
-pub(super) fn describe(result: &Result<BuildResult, Stop>) -> String {
+pub(super) fn describe(result: Result<&BuildResult, &Stop>) -> String {
     match flat(result) {
         Ok(BuildResult::Built { .. }) => "built".to_owned(),
         Ok(BuildResult::Cancelled) => "cancelled".to_owned(),
@@ -118,7 +118,7 @@ pub(super) fn describe(result: &Result<BuildResult, Stop>) -> String {
     }
 }
 
-fn flat(result: &Result<BuildResult, Stop>) -> Result<&BuildResult, &Stop> {
+fn flat<'a>(result: Result<&'a BuildResult, &'a Stop>) -> Result<&'a BuildResult, &'a Stop> {
     match result {
         Ok(result) | Err(Stop::Result(result)) => Ok(result),
         Err(stop) => Err(stop),

@@ -120,7 +120,7 @@ impl<'a> Waking<'a> {
 pub(super) fn late() -> Event {
     let seconds = LATE.as_secs();
     Event::Warning {
-        text: format!("the engine's first op has not begun for {seconds} s"),
+        text: format!("the engine has not been ready for {seconds} s"),
         hint: Some(
             "a daemon may have begun as many ops of others as it runs at a time, or be stuck; \
              Ctrl-C ends the wait"

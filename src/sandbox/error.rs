@@ -77,6 +77,9 @@ pub enum Error {
         /// The kernel's answer.
         source: io::Error,
     },
+    /// It was ended before it was a program, because nobody wanted it any more.
+    #[error("the process is not wanted any more")]
+    Unwanted,
     /// A terminal could not be made.
     #[error("cannot {call} a pseudo terminal")]
     Pty {

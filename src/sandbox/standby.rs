@@ -9,6 +9,7 @@
 
 use std::convert::Infallible;
 use std::io;
+use std::ops::ControlFlow;
 use std::os::fd::{AsFd, BorrowedFd};
 
 use super::child::Child;
@@ -41,16 +42,16 @@ impl Standby {
     }
 
     /// Starts a program in it, as [`spawn()`](super::spawn()) does in a cage that has its ground, and
-    /// does something meanwhile.
+    /// does something meanwhile, which may end it before it is that program.
     ///
     /// # Errors
     ///
-    /// Those of `spawn`.
+    /// Those of `spawn`; [`Error::Unwanted`] if it was ended.
     pub fn start(
         mut self,
         cage: &Cage,
         process: &Process,
-        meanwhile: &mut dyn FnMut(),
+        meanwhile: &mut dyn FnMut() -> ControlFlow<()>,
     ) -> Result<Child, Error> {
         Image::new(process)?;
         let order = Order::encode(cage, process);
@@ -60,8 +61,8 @@ impl Standby {
         if given.is_err() {
             // If it lives it would wait for the rest, and its caller for it.
             self.line().end();
-        } else {
-            meanwhile();
+        } else if meanwhile().is_break() {
+            return Err(Error::Unwanted);
         }
         let (child, line) = self.waiting.take().expect("it is taken only here");
         // What it says last is worth more than that it does not listen.

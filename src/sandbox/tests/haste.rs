@@ -1,5 +1,7 @@
 //! What is there for haste makes the same cages.
 
+use std::ops::ControlFlow;
+
 use super::*;
 
 /// A process on standby, and who made it.
@@ -19,7 +21,7 @@ fn on_standby(cage: &Cage, change: impl FnOnce(&mut Process), script: &str) -> (
     let (from, to) = pipe();
     let mut process = shell(script, to.into());
     change(&mut process);
-    let child = standby.start(cage, &process, &mut || ());
+    let child = standby.start(cage, &process, &mut || ControlFlow::Continue(()));
     // The process has it, and nobody else.
     drop(process);
     let text = read(from);
@@ -82,6 +84,24 @@ fn a_process_on_standby_holds_no_lock_and_dies_unwanted() {
 }
 
 #[test]
+fn a_process_that_is_not_wanted_after_all_is_no_program() {
+    with_scratch(|dir| {
+        let cage = cage(
+            &dir.join("root"),
+            [bind(dir.join("open"), "/open", Access::ReadWrite)],
+        );
+        let process = shell("echo > /open/begun", pipe().1.into());
+        let (nursery, standby) = standby(cage.ground.clone());
+        let started = standby.start(&cage, &process, &mut || ControlFlow::Break(()));
+        assert!(matches!(started, Err(Error::Unwanted)));
+        drop(nursery);
+        let wait = rustix::process::wait(rustix::process::WaitOptions::NOHANG);
+        assert_eq!(wait.unwrap_err(), rustix::io::Errno::CHILD);
+        assert!(!dir.join("open/begun").exists());
+    });
+}
+
+#[test]
 fn a_process_on_standby_suits_its_own_ground_as_long_as_it_lives() {
     with_scratch(|dir| {
         let here = cage(&dir.join("root"), []);
@@ -104,7 +124,9 @@ fn errors_of_a_process_on_standby_name_program_and_step() {
             let mut process = shell("", pipe().1.into());
             process.program = b"/no/such/builder".to_vec();
             let (_nursery, standby) = standby(ground);
-            standby.start(cage, &process, &mut || ()).unwrap_err()
+            standby
+                .start(cage, &process, &mut || ControlFlow::Continue(()))
+                .unwrap_err()
         };
         let mut cage = cage(&dir.join("root"), []);
         let error = fail(&cage, cage.ground.clone());

@@ -2,14 +2,15 @@
 //!
 //! They are made durable and registered, the attempt's end goes on record, the locks go, the
 //! conductor is told. That takes as long as a small builder runs, and needs nothing of the sandbox. An
-//! agent that knows already what to build next does it while the sandbox for that comes about. For
-//! that build the outputs count as valid: they are complete, and locked. If they do not become valid
-//! after all, it is ended before anybody heard of it.
+//! agent that knows already what to build next, after a build that was [`QUICK`], does it while the
+//! sandbox for that comes about. For that build the outputs count as valid: they are complete, and
+//! locked. If they do not become valid after all its builder is not started, and nothing is said of it.
 //!
 //! All of it is done in the order of the builds: no path is registered before what it refers to, and
 //! the conductor hears of one build after the other.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use crate::agent::link::{Link, Lost};
 use crate::agent::outputs::Placed;
@@ -18,14 +19,18 @@ use crate::agent::{end, facts, is_good};
 use crate::nix::StorePath;
 use crate::store::attempts::Running;
 use crate::store::{OutputLocks, PathInfo, Store};
-use crate::tunnel::{BuildResult, FromAgent};
+use crate::tunnel::{BuildJob, BuildResult, FromAgent};
 
-/// What came of a build by now.
+/// How long a build may have taken whose outputs may wait: no more is lost where the agent dies, and
+/// what it left behind is quickly swept.
+pub(super) const QUICK: Duration = Duration::from_secs(1);
+
+/// What came of a build.
 pub enum Made {
     /// What is to be said of it.
     Answer(FromAgent),
-    /// Outputs that are to be settled.
-    Outputs(Unsettled),
+    /// Outputs that are to be registered, and what is to be built with them meanwhile.
+    Ahead(Box<Unregistered>, BuildJob),
     /// Nothing: what it needed did not become valid, and only of that something was said.
     Nothing,
 }
@@ -41,7 +46,7 @@ pub struct Begun {
 impl Begun {
     /// Ends it. A build can be repeated: neither its record nor a lock file that stays is worth its
     /// result.
-    pub(super) fn end(self, result: &Result<BuildResult, Stop>) {
+    pub(super) fn end(self, result: Result<&BuildResult, &Stop>) {
         let _ = self.attempt.end(&end(
             stop::verdict(result),
             stop::describe(result),
@@ -52,15 +57,15 @@ impl Begun {
 }
 
 /// A build whose outputs are at their places.
-pub struct Unsettled {
+pub struct Unregistered {
     /// The build.
     pub begun: Begun,
     /// The outputs.
     pub placed: Placed,
 }
 
-impl Unsettled {
-    /// Whether others may be built with them.
+impl Unregistered {
+    /// Whether others may be built with them, as far as that is up to them.
     pub fn are_good(&self) -> bool {
         self.placed.failure.is_none()
     }
@@ -85,16 +90,16 @@ impl Unsettled {
         infos.collect()
     }
 
-    /// Settles it.
-    pub(super) fn settle(self, store: &Store, link: &mut Link) -> Result<Made, Lost> {
+    /// Does all that is left to do but to tell.
+    pub(super) fn finish(self, store: &Store, link: &mut Link) -> Result<Made, Lost> {
         let result = self.register(store, link);
-        self.begun.end(&result);
+        self.begun.end(result.as_ref());
         answer(result)
     }
 
-    /// Settles it and tells; whether others may be built with its outputs now.
-    pub(super) fn settle_and_tell(self, store: &Store, link: &mut Link) -> Result<bool, Lost> {
-        let Made::Answer(answer) = self.settle(store, link)? else {
+    /// The same, and tells; whether others may be built with its outputs now.
+    pub(super) fn finish_and_tell(self, store: &Store, link: &mut Link) -> Result<bool, Lost> {
+        let Made::Answer(answer) = self.finish(store, link)? else {
             return Ok(false);
         };
         link.say_all(&[&answer, &FromAgent::Idle])?;
