@@ -177,7 +177,26 @@ impl Room<'_> {
             },
             hostname: Some("localhost".to_owned()),
             unwanted: Some(self.slot.shelf.clone()),
+            entries: match self.root {
+                EffectRoot::Empty => self.common(),
+                // What is in an image comes before.
+                EffectRoot::Image => Vec::new(),
+            },
         }
+    }
+
+    /// What rooms have in common.
+    fn common(&self) -> Vec<Entry> {
+        let mut entries = devices();
+        entries.push(tmpfs("/dev/shm", 0o1777));
+        entries.push(Entry::Proc {
+            target: "/proc".into(),
+        });
+        if self.root == EffectRoot::Empty {
+            entries.push(file("/etc/passwd", PASSWD.as_bytes()));
+            entries.push(file("/etc/group", GROUP.as_bytes()));
+        }
+        entries
     }
 
     fn identity(&self) -> Identity {
@@ -267,7 +286,10 @@ impl Room<'_> {
         entries.extend(self.places(seen.as_ref()));
         match self.root {
             EffectRoot::Empty => entries.extend(self.etc()),
-            EffectRoot::Image => entries.extend(image::entries(Path::new("/"))?),
+            EffectRoot::Image => {
+                entries.extend(image::entries(Path::new("/"))?);
+                entries.extend(self.common());
+            }
         }
         if self.writes == Writes::Slot {
             // A builder that owns it may not add to it. What a sandbox path brings comes after,
@@ -277,11 +299,6 @@ impl Room<'_> {
                 mode: 0o555,
             });
         }
-        entries.extend(devices());
-        entries.push(tmpfs("/dev/shm", 0o1777));
-        entries.push(Entry::Proc {
-            target: "/proc".into(),
-        });
         if self.writes == Writes::WholeStore {
             entries.extend(WRITABLE_BY_ROOT.map(|path| Entry::Bind {
                 source: path.into(),
@@ -332,11 +349,9 @@ impl Room<'_> {
         }
     }
 
+    /// What names hosts and services.
     fn etc(&self) -> Vec<Entry> {
-        let mut entries = vec![
-            file("/etc/passwd", PASSWD.as_bytes()),
-            file("/etc/group", GROUP.as_bytes()),
-        ];
+        let mut entries = Vec::new();
         match self.network {
             Network::Private => entries.push(file("/etc/hosts", HOSTS.as_bytes())),
             Network::Open => {

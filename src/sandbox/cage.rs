@@ -20,7 +20,7 @@ use super::{Access, Entry, Ground, Missing, Tree, sys};
 /// The mode of parents and mount points that nobody described.
 const PARENT: u32 = 0o755;
 
-/// A new root that is entered and not furnished yet.
+/// A new root that is entered, with what is on its ground, and not furnished yet.
 pub(super) struct Entered {
     old: OwnedFd,
 }
@@ -34,25 +34,33 @@ pub(super) fn enter(ground: &Ground) -> Result<Entered, Error> {
     if ground.namespaces.uts {
         name(ground.hostname.as_deref())?;
     }
+    with_exact_modes(|| put(&ground.entries, &old))?;
     Ok(Entered { old })
 }
 
 impl Entered {
     /// Puts everything in its place; from then on there is nothing but the cage.
     pub(super) fn furnish(self, trees: &[Tree], entries: &[Entry]) -> Result<(), Error> {
-        // Modes are meant exactly.
-        let umask = rustix::process::umask(Mode::empty());
-        for Tree { tree, target } in trees {
-            make_directory(target, PARENT).map_err(Error::at(Step::MountPoint, target))?;
-            attach(tree, target)?;
-        }
-        for entry in entries {
-            make(entry, &self.old)?;
-        }
-        leave_root(&self.old)?;
-        rustix::process::umask(umask);
-        Ok(())
+        with_exact_modes(|| {
+            for Tree { tree, target } in trees {
+                make_directory(target, PARENT).map_err(Error::at(Step::MountPoint, target))?;
+                attach(tree, target)?;
+            }
+            put(entries, &self.old)
+        })?;
+        leave_root(&self.old)
     }
+}
+
+fn with_exact_modes<T>(work: impl FnOnce() -> T) -> T {
+    let umask = rustix::process::umask(Mode::empty());
+    let done = work();
+    rustix::process::umask(umask);
+    done
+}
+
+fn put(entries: &[Entry], old: &OwnedFd) -> Result<(), Error> {
+    entries.iter().try_for_each(|entry| make(entry, old))
 }
 
 /// Lets nothing that is mounted here appear elsewhere, and nothing of elsewhere here.

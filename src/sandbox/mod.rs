@@ -72,7 +72,7 @@ pub struct Cage {
     pub entries: Vec<Entry>,
 }
 
-/// New namespaces, and an empty root.
+/// New namespaces, and a root with what many have in it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Ground {
     /// An existing directory, used as a place only: the root is a tmpfs mounted there, in a mount
@@ -87,6 +87,8 @@ pub struct Ground {
     /// What is mounted outside and of no use inside, if it is: else it would be held for as long as
     /// the cage is.
     pub unwanted: Option<PathBuf>,
+    /// What is put into the root first, in this order.
+    pub entries: Vec<Entry>,
 }
 
 /// Mounts that were put together outside, and are attached as they are.

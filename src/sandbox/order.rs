@@ -63,6 +63,7 @@ pub(super) fn encode_ground(ground: &Ground) -> Vec<u8> {
         to.bytes(name.as_bytes());
     });
     to.list(ground.unwanted.as_slice(), |to, place| to.path(place));
+    to.list(&ground.entries, Writer::entry);
     to.0
 }
 
@@ -83,6 +84,7 @@ pub(super) fn decode_ground(bytes: &[u8]) -> Option<Ground> {
             None => None,
         },
         unwanted: from.list(Reader::path)?.pop(),
+        entries: from.list(Reader::entry)?,
     })
 }
 

@@ -149,6 +149,7 @@ impl Machine {
             },
             hostname: Some(hostname.to_owned()),
             unwanted: None,
+            entries: Vec::new(),
         }
     }
 

@@ -139,6 +139,7 @@ fn ground(root: &Path, namespaces: Namespaces) -> Ground {
         namespaces,
         hostname: namespaces.uts.then(|| "localhost".to_owned()),
         unwanted: None,
+        entries: Vec::new(),
     }
 }
 
