@@ -2,7 +2,8 @@
 
 use std::path::Path;
 
-use crate::agent::room::{GROUP, PASSWD, RoomError, prepare};
+use crate::agent::etc::{GROUP, PASSWD};
+use crate::agent::room::{RoomError, prepare};
 use crate::agent::users::PLAIN_BASE;
 use crate::sandbox::{Access, Entry, Missing};
 

@@ -50,9 +50,12 @@ pub struct Inputs {
 }
 
 impl Inputs {
-    /// Shows exactly these inputs. A shelf that has none else on it is used again.
+    /// Shows exactly these inputs. A shelf that has none else on it is used again; else it is taken down,
+    /// and before it the remains of a room that still have mounted what is on it: a mount point that
+    /// somebody has mounted costs much to remove.
     pub fn show<'p>(
         before: &mut Option<Self>,
+        remains: &mut Option<OwnedFd>,
         slot: &SlotDirs,
         dir: &NixDir,
         wanted: impl Iterator<Item = &'p StorePath>,
@@ -67,6 +70,7 @@ impl Inputs {
         let mut inputs = match before.take() {
             Some(inputs) if inputs.is_within(&found) => inputs,
             other => {
+                *remains = None;
                 // Two cannot be at one place.
                 drop(other);
                 Self::put_up(slot)?

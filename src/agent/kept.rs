@@ -4,7 +4,7 @@
 //! |---|---|---|
 //! | the inputs of the slot ([`Inputs`]) | when a build needs them | by each build that sees all of them |
 //! | a process with new namespaces | while a builder runs, by a [`Nursery`] | by the next build |
-//! | the mounts of a dead room | with the room | never: the kernel takes them down meanwhile |
+//! | the mounts of a dead room | with the room | never: the nursery lets go of them when the next room is on its way |
 //!
 //! Each room has namespaces of its own, which nobody was in before.
 
@@ -29,8 +29,14 @@ pub struct Kept {
 impl Kept {
     /// Shows a room its inputs.
     pub fn show(&mut self, room: &Room<'_>) -> Result<Seen, RoomError> {
-        self.rest();
-        Inputs::show(&mut self.inputs, room.slot, room.dir, room.closure.keys())
+        let remains = &mut self.remains;
+        Inputs::show(
+            &mut self.inputs,
+            remains,
+            room.slot,
+            room.dir,
+            room.closure.keys(),
+        )
     }
 
     /// Starts a process in a cage, in the one on standby if that will do: while that furnishes itself
@@ -59,12 +65,13 @@ impl Kept {
     /// Begins the next room while a builder runs, and sees to it that this one's end is seen at
     /// once. What cannot be had now is tried again when it is needed.
     pub fn prepare(&mut self, ground: Ground, builder: &Child) {
+        let before = self.remains.take();
         self.remains = builder.hold_mounts();
         if self.nursery.is_none() {
             self.nursery = Nursery::open().ok();
         }
         if let Some(nursery) = &mut self.nursery
-            && nursery.ask(ground).is_err()
+            && nursery.ask(ground, before).is_err()
         {
             self.nursery = None;
         }

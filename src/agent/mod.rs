@@ -22,6 +22,7 @@ pub mod build;
 mod closure;
 pub mod effect;
 pub mod entered;
+mod etc;
 pub mod export;
 mod facts;
 pub mod housekeeping;

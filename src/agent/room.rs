@@ -11,6 +11,7 @@ use std::ops::ControlFlow;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
+use crate::agent::etc::accounts;
 use crate::agent::inputs::Seen;
 use crate::agent::kept::Kept;
 use crate::agent::slot_dirs::SlotDirs;
@@ -29,13 +30,6 @@ pub const BUILD_DIR: &str = "/build";
 
 /// Inside a strong room a builder is this user and group, whoever it is outside.
 const INSIDE: (u32, u32) = (1000, 100);
-
-pub(super) const PASSWD: &str = "root:x:0:0:Nix build user:/build:/noshell\n\
-    nixbld:x:1000:100:Nix build user:/build:/noshell\n\
-    nobody:x:65534:65534:Nobody:/:/noshell\n";
-pub(super) const GROUP: &str = "root:x:0:\nnixbld:!:100:\nnogroup:x:65534:\n";
-const HOSTS: &str = "127.0.0.1 localhost\n::1 localhost\n";
-const NSSWITCH: &str = "hosts: files dns\nservices: files\n";
 
 /// Whether the room has the machine's network.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -193,8 +187,7 @@ impl Room<'_> {
             target: "/proc".into(),
         });
         if self.root == EffectRoot::Empty {
-            entries.push(file("/etc/passwd", PASSWD.as_bytes()));
-            entries.push(file("/etc/group", GROUP.as_bytes()));
+            entries.extend(accounts());
         }
         entries
     }
@@ -349,26 +342,6 @@ impl Room<'_> {
         }
     }
 
-    /// What names hosts and services.
-    fn etc(&self) -> Vec<Entry> {
-        let mut entries = Vec::new();
-        match self.network {
-            Network::Private => entries.push(file("/etc/hosts", HOSTS.as_bytes())),
-            Network::Open => {
-                for path in ["/etc/resolv.conf", "/etc/services", "/etc/hosts"] {
-                    entries.push(Entry::Bind {
-                        source: path.into(),
-                        target: path.into(),
-                        access: Access::ReadOnly,
-                        missing: Missing::Skipped,
-                    });
-                }
-                entries.push(file("/etc/nsswitch.conf", NSSWITCH.as_bytes()));
-            }
-        }
-        entries
-    }
-
     /// Adds to a plain op's root what mounts cannot bring: accounts, and inputs that are symlinks.
     fn furnish_op(&self) -> Result<(), RoomError> {
         if self.root == EffectRoot::Empty {
@@ -394,23 +367,6 @@ impl Room<'_> {
         Ok(())
     }
 
-    fn furnish_etc(&self) -> Result<(), RoomError> {
-        let user = format!(
-            "nixbld:x:{}:{}:Nix build user:/build:/noshell\n",
-            self.user.uid, self.user.gid
-        );
-        let passwd = PASSWD.replace("nixbld:x:1000:100:Nix build user:/build:/noshell\n", &user);
-        let group = GROUP.replace(":100:", &format!(":{}:", self.user.gid));
-        write("/etc/passwd", passwd.as_bytes())?;
-        write("/etc/group", group.as_bytes())?;
-        if self.network == Network::Open {
-            write("/etc/nsswitch.conf", NSSWITCH.as_bytes())?;
-        }
-        Ok(())
-    }
-}
-
-impl Room<'_> {
     /// Removes what an earlier op left in the slot. The places where something is mounted now stay:
     /// they cannot be removed, and the builder sees there the inputs and what sandbox paths need.
     fn clear_slot(&self) -> Result<(), RoomError> {
@@ -465,7 +421,7 @@ fn bind(source: &Path, target: &str, access: Access) -> Entry {
     }
 }
 
-fn file(path: impl Into<PathBuf>, contents: &[u8]) -> Entry {
+pub(super) fn file(path: impl Into<PathBuf>, contents: &[u8]) -> Entry {
     Entry::File {
         path: path.into(),
         contents: contents.to_vec(),
@@ -481,7 +437,7 @@ fn set(path: &Path, mode: u32, owner: (u32, u32)) -> Result<(), RoomError> {
         .map_err(|error| prepare(path, error))
 }
 
-fn write(path: impl AsRef<Path>, contents: &[u8]) -> Result<(), RoomError> {
+pub(super) fn write(path: impl AsRef<Path>, contents: &[u8]) -> Result<(), RoomError> {
     let path = path.as_ref();
     if let Some(parent) = path.parent() {
         fs_err::create_dir_all(parent).map_err(|error| prepare(parent, error))?;

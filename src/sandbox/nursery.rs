@@ -6,13 +6,13 @@
 //!
 //! | the caller says | the nursery answers | with descriptors |
 //! |---|---|---|
-//! | a [`Ground`], as bytes | the id of the process | of the process, and the caller's side of its line |
+//! | a [`Ground`], as bytes, and perhaps a descriptor to close | the id of the process | of the process, and the caller's side of its line |
 //!
 //! It has none of its caller's descriptors but standard error, and ends with it.
 
 use std::convert::Infallible;
 use std::io;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, OwnedFd};
 
 use libc::CLONE_PARENT;
 
@@ -59,15 +59,18 @@ impl Nursery {
         }
     }
 
-    /// Asks for a process, which is made meanwhile.
+    /// Asks for a process, which is made meanwhile, and then for the end of something that is of no use
+    /// any more: whoever closes the last descriptor of a dead cage's mounts waits for the kernel.
     ///
     /// # Errors
     ///
     /// [`Error::Line`] if the nursery is gone.
-    pub fn ask(&mut self, ground: Ground) -> Result<(), Error> {
+    pub fn ask(&mut self, ground: Ground, remains: Option<OwnedFd>) -> Result<(), Error> {
         drop(self.take());
         let bytes = order::encode_ground(&ground);
-        self.line.give(&bytes, &[]).map_err(broken)?;
+        let beside: Vec<_> = remains.iter().map(AsFd::as_fd).collect();
+        self.line.give(&bytes, &beside).map_err(broken)?;
+        drop(remains);
         self.asked = Some(ground);
         Ok(())
     }
@@ -103,7 +106,8 @@ fn serve(line: &Line) -> Result<Infallible, Error> {
     state::close_others(&null, &[], line)?;
     let failed = || Error::at::<_, io::Error>(Step::Finish, "process");
     line.be_ready().map_err(failed())?;
-    while let Some((bytes, _)) = line.take().map_err(failed())? {
+    // What it is given beside is closed when the process is made.
+    while let Some((bytes, _remains)) = line.take().map_err(failed())? {
         let made = match order::decode_ground(&bytes) {
             Some(ground) => make(&ground, line),
             None => Err(io::ErrorKind::InvalidData.into()),

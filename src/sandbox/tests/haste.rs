@@ -7,7 +7,7 @@ use super::*;
 /// A process on standby, and who made it.
 fn standby(ground: Ground) -> (Nursery, Standby) {
     let mut nursery = Nursery::open().unwrap();
-    nursery.ask(ground).unwrap();
+    nursery.ask(ground, None).unwrap();
     let standby = nursery.take().unwrap();
     assert!(nursery.take().is_none());
     (nursery, standby)
@@ -75,7 +75,7 @@ fn a_process_on_standby_holds_no_lock_and_dies_unwanted() {
         flock(&other, FlockOperation::NonBlockingLockExclusive).unwrap();
         drop(standby);
         // One that nobody takes ends too.
-        nursery.ask(ground(&dir.join("root"), ALL)).unwrap();
+        nursery.ask(ground(&dir.join("root"), ALL), None).unwrap();
         drop(nursery);
         let wait = rustix::process::wait(rustix::process::WaitOptions::NOHANG);
         assert_eq!(wait.unwrap_err(), rustix::io::Errno::CHILD);
