@@ -89,7 +89,7 @@ impl Agent {
                 let was_quick = since.elapsed() < QUICK;
                 let outputs = Unregistered { begun, placed };
                 let made = self.register_or_go_on(outputs, &job.drv, was_quick);
-                self.leave(&slot, &seen, None);
+                self.leave(&slot, &seen, made.as_ref().err());
                 made
             }
             Err(stop) => {

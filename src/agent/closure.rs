@@ -58,7 +58,7 @@ impl Agent {
         self.closure_or_lost(&roots)
     }
 
-    pub(super) fn declared_outputs(
+    fn declared_outputs(
         &self,
         drv: &StorePath,
     ) -> Result<BTreeMap<String, Option<StorePath>>, Stop> {
@@ -70,7 +70,7 @@ impl Agent {
         Ok(derivation::decode(drv, &bytes).map_err(machine)?.outputs)
     }
 
-    pub(super) fn closure_or_lost(
+    fn closure_or_lost(
         &mut self,
         roots: &BTreeSet<StorePath>,
     ) -> Result<BTreeMap<StorePath, PathInfo>, Stop> {
@@ -87,7 +87,7 @@ impl Agent {
     }
 
     /// The part of a closure that is not registered yet, and the roots of the rest.
-    pub(super) fn of_unregistered(
+    fn of_unregistered(
         &self,
         roots: &BTreeSet<StorePath>,
     ) -> (BTreeMap<StorePath, PathInfo>, BTreeSet<StorePath>) {

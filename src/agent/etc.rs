@@ -39,7 +39,8 @@ impl Room<'_> {
         entries
     }
 
-    /// The same in a plain op, whose builder is a user of the machine's; what mounts bring is there.
+    /// Accounts and services in a plain op, whose builder is a user of the machine's; what mounts bring
+    /// is there.
     pub(super) fn furnish_etc(&self) -> Result<(), RoomError> {
         let user = format!(
             "nixbld:x:{}:{}:Nix build user:/build:/noshell\n",

@@ -40,7 +40,8 @@ impl Kept {
     }
 
     /// Starts a process in a cage, in the one on standby if that will do: while that furnishes itself
-    /// there is time for something else.
+    /// there is time for something else, which comes first where there is none. It may say that the
+    /// process is not wanted any more; then it is not started.
     pub fn start(
         &mut self,
         cage: &Cage,
@@ -53,6 +54,9 @@ impl Kept {
                 Err(sandbox::Error::Line { .. }) => {}
                 started => return started,
             }
+        }
+        if meanwhile().is_break() {
+            return Err(sandbox::Error::Unwanted);
         }
         sandbox::spawn(Some(cage), process)
     }

@@ -66,7 +66,7 @@ pub use standby::Standby;
 pub struct Cage {
     /// What can be made before it is known what comes into it.
     pub ground: Ground,
-    /// What is put into the root first.
+    /// What is put into the root next.
     pub trees: Vec<Tree>,
     /// What is put into the root then, made in this order.
     pub entries: Vec<Entry>,

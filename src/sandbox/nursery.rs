@@ -59,8 +59,8 @@ impl Nursery {
         }
     }
 
-    /// Asks for a process, which is made meanwhile, and then for the end of something that is of no use
-    /// any more: whoever closes the last descriptor of a dead cage's mounts waits for the kernel.
+    /// Asks for the end of something that is of no use any more, for whoever closes the last descriptor
+    /// of a dead cage's mounts waits for the kernel; and for a process. Both is done meanwhile.
     ///
     /// # Errors
     ///
@@ -106,8 +106,9 @@ fn serve(line: &Line) -> Result<Infallible, Error> {
     state::close_others(&null, &[], line)?;
     let failed = || Error::at::<_, io::Error>(Step::Finish, "process");
     line.be_ready().map_err(failed())?;
-    // What it is given beside is closed when the process is made.
-    while let Some((bytes, _remains)) = line.take().map_err(failed())? {
+    while let Some((bytes, remains)) = line.take().map_err(failed())? {
+        // Now, or the new process would have them, too.
+        drop(remains);
         let made = match order::decode_ground(&bytes) {
             Some(ground) => make(&ground, line),
             None => Err(io::ErrorKind::InvalidData.into()),

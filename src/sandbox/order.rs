@@ -17,7 +17,7 @@ use super::{
 /// What a process on standby is told.
 #[derive(Debug)]
 pub(super) struct Order {
-    /// What is put into its root first.
+    /// What is put into its root next.
     pub(super) trees: Vec<Tree>,
     /// What is put there then.
     pub(super) entries: Vec<Entry>,

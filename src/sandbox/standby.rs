@@ -42,7 +42,8 @@ impl Standby {
     }
 
     /// Starts a program in it, as [`spawn()`](super::spawn()) does in a cage that has its ground, and
-    /// does something meanwhile, which may end it before it is that program.
+    /// does something meanwhile, which may end it: one with an identity that is
+    /// [mapped](super::Identity::Mapped) before it is that program, any other in time or not.
     ///
     /// # Errors
     ///

@@ -90,7 +90,9 @@ fn a_process_that_is_not_wanted_after_all_is_no_program() {
             &dir.join("root"),
             [bind(dir.join("open"), "/open", Access::ReadWrite)],
         );
-        let process = shell("echo > /open/begun", pipe().1.into());
+        let mut process = shell("echo > /open/begun", pipe().1.into());
+        // It waits for its maps.
+        process.identity = mapped(0, 0);
         let (nursery, standby) = standby(cage.ground.clone());
         let started = standby.start(&cage, &process, &mut || ControlFlow::Break(()));
         assert!(matches!(started, Err(Error::Unwanted)));
@@ -140,6 +142,10 @@ fn errors_of_a_process_on_standby_name_program_and_step() {
         );
         cage.entries.push(bind("/no/such", "/x", Access::ReadOnly));
         let error = fail(&cage, cage.ground.clone());
+        assert_eq!(error.to_string(), "cannot find the source `/no/such`");
+        let mut bare = cage.ground.clone();
+        bare.entries.push(bind("/no/such", "/x", Access::ReadOnly));
+        let error = fail(&cage, bare);
         assert_eq!(error.to_string(), "cannot find the source `/no/such`");
         let wait = rustix::process::wait(rustix::process::WaitOptions::NOHANG);
         assert_eq!(wait.unwrap_err(), rustix::io::Errno::CHILD);
