@@ -85,13 +85,14 @@ fn endless(scene: &Scene<'_>) -> Ran {
     running.end()
 }
 
+/// The limit is that of `nix`, not of the command that starts it.
 fn hungry(scene: &Scene<'_>) -> Ran {
     let text = "builtins.deepSeq (builtins.genList (x: builtins.genList (y: x + y) 10000) 10000) 1";
-    let pontoon = scene.nix.pontoon(&["build", "--expr", text]);
-    let mut limited = scene.place.command("prlimit");
-    limited.arg("--as=500000000").arg(pontoon.get_program());
-    limited
-        .args(pontoon.get_args())
-        .env("NIX_CONF_DIR", scene.nix.configuration());
-    run(&mut limited)
+    let mut command = scene.nix.pontoon(&["build", "--expr", text]);
+    let path = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+    let script = format!("#!/bin/sh\nPATH={path} exec prlimit --as=500000000 nix \"$@\"\n");
+    let nix = scene.place.write("bin/nix", script);
+    fs::set_permissions(nix, std::fs::Permissions::from_mode(0o755)).unwrap();
+    let first = scene.place.at("bin").display().to_string();
+    run(command.env("PATH", format!("{first}:{path}")))
 }

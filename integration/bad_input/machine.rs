@@ -23,6 +23,15 @@ pub(super) const CASES: &[(&str, Case)] = &[
         .concat();
         confined(scene.place, &user, user.uid(), &arguments)
     }),
+    ("no more threads may be started", |scene| {
+        let user = User::with_range(scene.place);
+        let mut limited = user.command("prlimit");
+        limited
+            .arg("--nproc=1")
+            .arg(user.pontoon(&[]).get_program());
+        let store = user.home().join("store").display().to_string();
+        run(limited.args(["build", "-f", &scene.file, "-A", "hello", "--store", &store]))
+    }),
     ("no group `nixbld`", |scene| {
         let groups = fs::read_to_string("/etc/group").unwrap();
         let others = groups.lines().filter(|line| !line.starts_with("nixbld:"));

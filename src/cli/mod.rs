@@ -28,6 +28,7 @@ pub mod settings;
 pub mod signals;
 pub mod surroundings;
 pub mod systems;
+pub mod threads;
 pub mod upkeep;
 pub mod visible;
 pub mod waking;
@@ -57,6 +58,7 @@ pub fn main() -> ExitCode {
         }
     };
     let surroundings = Surroundings::read();
+    threads::tell_where_there_are_none(output::Stream::Stderr.colour(&surroundings));
     match arguments.command.run(&surroundings) {
         Ok(code) => ExitCode::from(code),
         Err(error) => {
