@@ -68,9 +68,13 @@ fn a_random_graph_builds_and_a_part_of_it_stays_valid() {
     let drvs = nix.instantiate(&file, None);
     let drvs: Vec<_> = drvs.iter().map(String::as_str).collect();
     assert_eq!(nix.would_build(&drvs).len(), 12);
-    nix.realise(&drvs[..4]).ok();
-    let rest = nix.would_build(&drvs);
-    assert!((1..12).contains(&rest.len()), "{rest:?}");
+    // Any other might need all the rest.
+    let leaf = drvs
+        .iter()
+        .find(|drv| nix.would_build(&[drv]).len() == 1)
+        .expect("a graph without a cycle has a leaf");
+    nix.realise(&[leaf]).ok();
+    assert_eq!(nix.would_build(&drvs).len(), 11);
     nix.realise(&drvs).ok();
     assert!(nix.would_build(&drvs).is_empty());
 }
