@@ -9,7 +9,7 @@ use pontoon::tunnel::encode;
 use rusqlite::Connection;
 use serde_json::Value;
 
-use super::support::{BuildUsers, Meddler, Nix, Place, Ran, Running, until};
+use super::support::{self, BuildUsers, Meddler, Nix, Place, Ran, Running, until};
 
 const SIZE: usize = 12;
 
@@ -108,8 +108,7 @@ fn start(
 
 /// How many attempts are on record.
 fn attempts(nix: &Nix<'_>) -> usize {
-    let records = fs_err::read_dir(nix.root().join("nix/pontoon/attempts"));
-    records.map_or(0, Iterator::count)
+    support::attempts(&nix.root().join("nix")).len()
 }
 
 #[test]

@@ -11,7 +11,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
 use super::support::{
-    BuildUsers, Kind, Nix, Place, Ran, Running, Scene, Seed, assert_same, count, graph,
+    BuildUsers, Kind, Nix, Place, Ran, Running, Scene, Seed, assert_same, attempts, count, graph,
     processes_with, rows, run, until,
 };
 
@@ -222,8 +222,8 @@ fn an_effect_whose_daemon_died_is_unknown_and_never_started_again() {
     let ran = running.end().code(21);
     assert_eq!(ran.outcomes()["unknown"], 1, "{}", ran.report());
     all_gone(&marker, &run_id(&ran), since);
-    let records = fs_err::read_dir(scene.daemon.nix_dir().join("pontoon/attempts")).unwrap();
-    let texts = records.map(|entry| fs_err::read_to_string(entry.unwrap().path()).unwrap());
+    let records = attempts(&scene.daemon.nix_dir()).into_values();
+    let texts = records.map(|record| record.to_string());
     let of_run: Vec<String> = texts.filter(|text| text.contains("deploy")).collect();
     assert_eq!(of_run.len(), 1, "{of_run:#?}");
     assert!(

@@ -13,7 +13,9 @@ use rustix::process::Signal;
 use serde_json::Value;
 
 use super::losses::setting::{Scene, events, kill};
-use super::support::{Kind, Place, Ran, Running, Seed, count, graph, processes_with, until};
+use super::support::{
+    Kind, Place, Ran, Running, Seed, attempts, count, graph, processes_with, until,
+};
 
 /// What dies.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -160,27 +162,10 @@ fn run_id(ran: &Ran) -> Option<String> {
 
 /// What is on record of the effects of a run: the end of each that was started.
 fn records(scene: &Scene<'_>, run: &str) -> Vec<Value> {
-    let folder = scene.daemon.nix_dir().join("pontoon/attempts");
-    let Ok(entries) = fs_err::read_dir(folder) else {
-        return vec![];
-    };
-    let texts = entries.map(|entry| fs_err::read_to_string(entry.unwrap().path()).unwrap());
-    let mut ends = vec![];
-    for text in texts {
-        let mut parts = text.lines();
-        let begun: Value = serde_json::from_str(parts.next().unwrap()).unwrap();
-        if begun["run"] != run || begun["kind"] != "effect" {
-            continue;
-        }
-        let end: Value = parts
-            .next()
-            .and_then(|end| serde_json::from_str(end).ok())
-            .unwrap_or_default();
-        if end["verdict"] != "not-started" {
-            ends.push(end);
-        }
-    }
-    ends
+    let all = attempts(&scene.daemon.nix_dir()).into_values();
+    let of_run = all.filter(|one| one["run"] == run && one["kind"] == "effect");
+    let ends = of_run.map(|mut one| one["end"].take());
+    ends.filter(|end| end["verdict"] != "not-started").collect()
 }
 
 /// What was said must be what was recorded and seen.

@@ -6,12 +6,11 @@ use std::os::unix::process::{CommandExt as _, ExitStatusExt as _};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use rustix::fs::{FlockOperation, flock};
 use rustix::process::{Pid, Signal, kill_process, kill_process_group};
 use serde_json::Value;
 
 use super::support::{
-    BuildUsers, Held, Nix, Place, Ran, Running, Seed, count, run, sandbox_paths, until,
+    BuildUsers, Held, Nix, Place, Ran, Running, Seed, attempts, count, run, sandbox_paths, until,
 };
 
 /// What happens to a run.
@@ -95,28 +94,13 @@ impl<'p> Scene<'p> {
 
     /// The records of all attempts, by id.
     pub(crate) fn records(&self) -> BTreeMap<String, Value> {
-        let folder = self.place.at("store/nix/pontoon/attempts");
-        let Ok(entries) = fs_err::read_dir(folder) else {
-            return BTreeMap::new();
-        };
-        let paths = entries.map(|entry| entry.unwrap().path());
-        let paths = paths.filter(|path| path.extension().is_some_and(|e| e == "json"));
-        paths
-            .map(|path| {
-                let file = fs_err::File::open(&path).unwrap();
-                // The beginning, then the end on a line of its own.
-                let text = fs_err::read_to_string(&path).unwrap();
-                let mut lines = text.lines();
-                let mut record: Value = serde_json::from_str(lines.next().unwrap()).unwrap();
-                let end = lines.next().and_then(|end| serde_json::from_str(end).ok());
-                record["end"] = end.unwrap_or_default();
-                assert!(
-                    flock(&file, FlockOperation::NonBlockingLockShared).is_ok(),
-                    "no run lives, yet an attempt counts as running: {record}"
-                );
-                (record["id"].as_str().unwrap().to_owned(), record)
-            })
-            .collect()
+        let records = attempts(&self.place.at("store/nix"));
+        let running = records.values().find(|record| record["is_locked"] == true);
+        assert!(
+            running.is_none(),
+            "no run lives, yet an attempt counts as running: {running:?}"
+        );
+        records
     }
 
     /// How often the effect of `salt` really began.

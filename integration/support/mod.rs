@@ -17,6 +17,7 @@
 //! | a program for another kind of machine | [`make_foreign`] |
 //! | a random graph of derivations | [`graph()`] |
 //! | what a store says of its paths, as rows and as `nix path-info` | [`rows`], [`Nix::path_info`] |
+//! | what a store has on record of builds and effects | [`attempts()`] |
 //! | an ordinary user, with or without subordinate ids | [`User`] |
 //! | another time of day for a command and all that it starts | [`later`] |
 //! | random choices, and how many of them | [`Seed`], [`count`] |
@@ -24,6 +25,7 @@
 //!
 //! Nothing here knows what Pontoon should do: that is for the tests to say.
 
+mod attempts;
 mod clock;
 mod daemon;
 mod foreign;
@@ -39,6 +41,7 @@ mod rows;
 mod scene;
 mod user;
 
+pub(crate) use attempts::attempts;
 pub(crate) use clock::{DAY, YEAR, later};
 pub(crate) use daemon::{Daemon, Image, Kind, Receiver, Registry, USER, processes_with};
 pub(crate) use foreign::make_foreign;

@@ -30,7 +30,7 @@ use crate::event::Failure;
 use crate::nix::StorePath;
 use crate::nix::derivation::{self, Recipe};
 use crate::sandbox::{self, Exit, Filter, Personality};
-use crate::store::attempts::{self, Durability, Kind, Running};
+use crate::store::attempts::{Kind, Running};
 use crate::store::logs::LogWriter;
 use crate::store::{Occupied, PathInfo, Slot, Store};
 use crate::tunnel::{BuildJob, BuildResult, EffectRoot, FromAgent, PathFacts};
@@ -107,7 +107,8 @@ impl Agent {
 
     fn begin(&mut self, job: &BuildJob) -> Result<Running, Stop> {
         let attempt = self.next_attempt(Kind::Build, &job.drv.to_string(), &job.run);
-        attempts::begin(self.store.dir(), attempt, Durability::Lazy).map_err(machine)
+        let begun = self.builds.begin(self.store.dir(), attempt);
+        begun.map_err(machine)
     }
 
     /// Takes a user to build as. If other builds of the machine have them all, it is as with a

@@ -56,7 +56,7 @@ use users::Users;
 
 use crate::nix::StorePath;
 use crate::store::agents::{self, Held};
-use crate::store::attempts::{self, Attempt, End, Kind, Verdict};
+use crate::store::attempts::{self, Attempt, Builds, End, Kind, Verdict};
 use crate::store::{NixDir, PathInfo, Store};
 use crate::tunnel::{self, BuildJob, BuildResult, FromAgent, MachineError, ToAgent};
 
@@ -225,6 +225,8 @@ pub struct Agent {
     pub slot: Option<crate::store::Slot>,
     /// The op's nonce, which begins the ids of its attempts.
     pub nonce: String,
+    /// The records of its builds.
+    pub builds: Builds,
     /// How many attempts it has said the beginning of.
     pub attempts: u32,
     /// The environment of the image at the op's root.
@@ -287,6 +289,7 @@ pub fn run(orders: &Orders) -> i32 {
         unregistered: None,
         slot: None,
         nonce,
+        builds: Builds::default(),
         attempts: 0,
         image: orders.image.clone(),
         tools: None,

@@ -29,14 +29,15 @@ impl Agent {
         pipeline: &str,
         effects: &[String],
     ) -> Result<Vec<AttemptFacts>, MachineError> {
-        let records = attempts::list(self.store.dir()).map_err(|error| MachineError::of(&error))?;
+        let records = attempts::effects(self.store.dir());
+        let records = records.map_err(|error| MachineError::of(&error))?;
         let is_meant = |record: &Record| {
             let attempt = &record.attempt;
             let is_its_own = match &attempt.pipeline {
                 Some(one) => one == pipeline,
                 None => effects.contains(&attempt.node),
             };
-            attempt.kind == Kind::Effect && attempt.run != run && is_its_own
+            attempt.run != run && is_its_own
         };
         let records = records.into_iter();
         let records = records.filter(|record| is_meant(record) && record.is_unsettled());

@@ -1,11 +1,9 @@
-//! Roots, attempts, slots, logs: our own files.
+//! Roots, slots, logs: our own files.
 
 use std::io::{Read, Write};
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
-use std::time::{Duration, Instant};
 
 use super::*;
-use crate::store::attempts::{Attempt, Durability, End, Kind, Seen, Standing, Verdict};
 
 #[test]
 fn links_of_a_dead_run_go_when_the_next_begins() {
@@ -38,144 +36,6 @@ fn links_of_a_dead_run_go_when_the_next_begins() {
         Roots::open(&scene.dir, "../x"),
         Err(Error::Name { .. })
     ));
-}
-
-fn attempt(id: &str, kind: Kind, started: u64) -> Attempt {
-    Attempt {
-        id: id.to_owned(),
-        node: "node".to_owned(),
-        kind,
-        pipeline: None,
-        run: "run".to_owned(),
-        pid: 1,
-        started,
-    }
-}
-
-fn end() -> End {
-    End {
-        verdict: Verdict::Good,
-        outcome: "built".to_owned(),
-        exit: Some(0),
-        ended: 9,
-    }
-}
-
-/// The record of an attempt whose process is gone. What another test forks in that moment has the lock
-/// too, until it has closed what it inherited.
-fn read_dead(scene: &Scene, id: &str) -> attempts::Record {
-    let end = Instant::now() + Duration::from_secs(10);
-    loop {
-        let record = attempts::read(&scene.dir, id).unwrap().unwrap();
-        if record.standing != Standing::Running || Instant::now() > end {
-            return record;
-        }
-        std::thread::sleep(Duration::from_millis(1));
-    }
-}
-
-#[test]
-fn an_attempt_is_running_then_ended_or_unknown() {
-    let scene = Scene::new();
-    drop(scene.open());
-    let standing = |id: &str| attempts::read(&scene.dir, id).unwrap().unwrap().standing;
-    let good = attempt("good", Kind::Build, 1);
-    let running = attempts::begin(&scene.dir, good.clone(), Durability::Lazy).unwrap();
-    assert_eq!(standing("good"), Standing::Running);
-    running.end(&end()).unwrap();
-    assert_eq!(standing("good"), Standing::Ended(end()));
-    let dead = attempt("dead", Kind::Effect, 2);
-    drop(attempts::begin(&scene.dir, dead.clone(), Durability::Synced).unwrap());
-    assert_eq!(read_dead(&scene, "dead").standing, Standing::Unknown);
-    assert_eq!(attempts::read(&scene.dir, "none").unwrap(), None);
-    fs_err::write(scene.dir.attempts().join("broken.json"), "{").unwrap();
-    assert!(matches!(
-        attempts::read(&scene.dir, "broken"),
-        Err(Error::Record { .. })
-    ));
-    // As a crash of the machine in the middle of the last write leaves it.
-    let cut = attempt("cut", Kind::Effect, 3);
-    drop(attempts::begin(&scene.dir, cut.clone(), Durability::Lazy).unwrap());
-    let place = scene.dir.attempts().join("cut.json");
-    let text = fs_err::read_to_string(&place).unwrap() + r#"{"outcome":"su"#;
-    fs_err::write(&place, text).unwrap();
-    assert_eq!(read_dead(&scene, "cut").standing, Standing::Unknown);
-    let all: Vec<_> = attempts::list(&scene.dir)
-        .unwrap()
-        .into_iter()
-        .map(|record| record.attempt)
-        .collect();
-    assert_eq!(all, [cut, dead, good]);
-    let text = fs_err::read_to_string(scene.dir.attempts().join("good.json")).unwrap();
-    assert!(
-        text.starts_with(r#"{"version":2,"id":"good","node":"node","kind":"build""#),
-        "{text}"
-    );
-}
-
-#[test]
-fn of_an_unknown_end_a_person_is_told_once() {
-    let scene = Scene::new();
-    drop(scene.open());
-    let read = |id: &str| attempts::read(&scene.dir, id).unwrap().unwrap();
-    let begin = |id: &str| {
-        let attempt = attempt(id, Kind::Effect, 1);
-        attempts::begin(&scene.dir, attempt, Durability::Lazy).unwrap()
-    };
-    let live = begin("live");
-    assert!(!read("live").is_unsettled());
-    live.end(&end()).unwrap();
-    assert!(!read("live").is_unsettled());
-    drop(begin("dead"));
-    let killed = End {
-        verdict: Verdict::Killed,
-        ..end()
-    };
-    begin("killed").end(&killed).unwrap();
-    let seen = Seen {
-        seen_by: "run".to_owned(),
-        seen: 7,
-    };
-    for id in ["dead", "killed"] {
-        let before = read_dead(&scene, id);
-        assert!(before.is_unsettled(), "{before:?}");
-        attempts::mark_seen(&scene.dir, id, &seen).unwrap();
-        let after = read(id);
-        assert!(!after.is_unsettled(), "{after:?}");
-        assert_eq!(
-            (after.standing, after.seen),
-            (before.standing, Some(seen.clone()))
-        );
-    }
-    // Before there were verdicts.
-    let place = scene.dir.attempts().join("live.json");
-    let text = fs_err::read_to_string(&place).unwrap();
-    fs_err::write(&place, text.replace(r#""verdict":"good","#, "")).unwrap();
-    let old = read("live");
-    assert!(matches!(old.standing, Standing::Ended(_)) && !old.is_unsettled());
-}
-
-#[test]
-fn old_records_go_but_never_an_effect_nobody_knows_the_end_of() {
-    let scene = Scene::new();
-    drop(scene.open());
-    drop(attempts::begin(&scene.dir, attempt("e", Kind::Effect, 0), Durability::Lazy).unwrap());
-    for number in 0..attempts::KEPT as u64 + 5 {
-        let attempt = attempt(&format!("b{number}"), Kind::Build, number + 1);
-        let running = attempts::begin(&scene.dir, attempt, Durability::Lazy).unwrap();
-        running.end(&end()).unwrap();
-    }
-    let all = || attempts::list(&scene.dir).unwrap().len();
-    attempts::tidy(&scene.dir).unwrap();
-    assert_eq!(all(), attempts::KEPT + 6, "a few more are no reason");
-    assert_eq!(attempts::prune(&scene.dir).unwrap(), 5);
-    assert_eq!(
-        attempts::list(&scene.dir).unwrap().len(),
-        attempts::KEPT + 1
-    );
-    assert!(attempts::read(&scene.dir, "e").unwrap().is_some());
-    assert!(attempts::read(&scene.dir, "b4").unwrap().is_none());
-    assert!(attempts::read(&scene.dir, "b5").unwrap().is_some());
 }
 
 #[test]

@@ -3,6 +3,7 @@
 mod agreement;
 mod files;
 mod import;
+mod records;
 mod sharing;
 
 use std::collections::BTreeSet;

@@ -10,14 +10,21 @@
 //! | [`Attempt`] | the agent that attempts | before anything happens |
 //! | [`End`] | the same | when it is over |
 //! | [`Seen`] | whoever told a person that nobody knows the outcome | once |
+//!
+//! Each effect has a file, `ID.json`; the builds of an agent have one together ([`builds`]).
+
+pub mod builds;
+mod tidy;
 
 use std::io::{ErrorKind, Read, Write};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::sync::Arc;
 
+pub use builds::Builds;
 use rustix::fs::FlockOperation;
 use serde::{Deserialize, Serialize};
+pub use tidy::{KEPT, KEPT_BUILDS, prune, tidy};
 
 use super::locks::try_flock;
 use super::roots::check_name;
@@ -25,13 +32,10 @@ use super::{Error, NixDir};
 
 /// The version of the records' form. In the first no effect says whose it is.
 pub const VERSION: u32 = 2;
-/// How many finished records [`prune`] keeps.
-pub const KEPT: usize = 1000;
-
 /// What the names of files begin with that are being written.
 const NEW: &str = ".new-";
-/// Longer than any of them is written.
-const UNFINISHED: Duration = Duration::from_hours(1);
+/// What the names of effects' files end with, and of what older versions have of builds.
+const EFFECT: &str = "json";
 
 /// What was attempted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -158,43 +162,49 @@ struct File {
 /// Its lock passes to children by fork: a process that dies while its builder lives still counts as
 /// running.
 #[derive(Debug)]
-#[must_use = "dropped, the attempt counts as dead"]
+#[must_use = "dropped, the attempt counts as dead, or as running for as long as its agent lives"]
 pub struct Running {
     attempt: Attempt,
     /// Locked.
-    file: std::fs::File,
+    file: Arc<std::fs::File>,
     place: PathBuf,
 }
 
-/// Writes the beginning of an attempt. An old record with this id is replaced.
+/// Writes the beginning of an effect's attempt. An old record with this id is replaced.
 pub fn begin(dir: &NixDir, attempt: Attempt, durability: Durability) -> Result<Running, Error> {
-    let folder = dir.attempts();
-    fs_err::create_dir_all(&folder)?;
-    let place = place(&folder, &attempt.id)?;
+    let place = place(&dir.attempts(), &attempt.id)?;
     let record = File {
         version: VERSION,
         attempt,
     };
-    let text = line(&record, &place)?;
+    let file = create(&place, &record, durability)?;
+    Ok(Running {
+        attempt: record.attempt,
+        file: Arc::new(file),
+        place,
+    })
+}
+
+/// Makes a file with its first line in it, locked.
+fn create(place: &Path, record: &File, durability: Durability) -> Result<std::fs::File, Error> {
+    let folder = place.parent().expect("it is in the folder of attempts");
+    fs_err::create_dir_all(folder)?;
+    let text = line(record, place)?;
     let mut file = tempfile::Builder::new()
         .permissions(std::fs::Permissions::from_mode(0o644))
         .prefix(NEW)
-        .tempfile_in(&folder)?;
+        .tempfile_in(folder)?;
     rustix::fs::flock(file.as_file(), FlockOperation::LockExclusive)
         .map_err(Error::system("lock", file.path()))?;
     file.write_all(&text)?;
     if durability == Durability::Synced {
         file.as_file().sync_all()?;
     }
-    let file = file.persist(&place).map_err(|error| error.error)?;
+    let file = file.persist(place).map_err(|error| error.error)?;
     if durability == Durability::Synced {
         fs_err::File::open(folder)?.sync_all()?;
     }
-    Ok(Running {
-        attempt: record.attempt,
-        file,
-        place,
-    })
+    Ok(file)
 }
 
 impl Running {
@@ -204,10 +214,13 @@ impl Running {
     }
 
     /// Writes the end, durably for an effect.
-    pub fn end(mut self, end: &End) -> Result<(), Error> {
-        let text = line(end, &self.place)?;
+    pub fn end(self, end: &End) -> Result<(), Error> {
+        let text = match self.attempt.kind {
+            Kind::Build => builds::end(&self.attempt.id, end, &self.place)?,
+            Kind::Effect => line(end, &self.place)?,
+        };
         // At once, so that no reader sees a part.
-        self.file.write_all(&text)?;
+        (&*self.file).write_all(&text)?;
         if self.attempt.kind == Kind::Effect {
             self.file.sync_all()?;
         }
@@ -226,15 +239,46 @@ fn line(value: &impl Serialize, place: &Path) -> Result<Vec<u8>, Error> {
 
 fn place(folder: &Path, id: &str) -> Result<PathBuf, Error> {
     check_name("attempt", id)?;
-    Ok(folder.join(format!("{id}.json")))
+    Ok(folder.join(format!("{id}.{EFFECT}")))
 }
 
 /// Reads the record of an attempt; nothing if there is none.
 pub fn read(dir: &NixDir, id: &str) -> Result<Option<Record>, Error> {
-    read_file(&place(&dir.attempts(), id)?)
+    let folder = dir.attempts();
+    match read_file(&place(&folder, id)?, first)? {
+        None => builds::read(&folder, id),
+        record => Ok(record),
+    }
 }
 
-fn read_file(path: &Path) -> Result<Option<Record>, Error> {
+/// What the lines of a file say of an attempt.
+struct Lines {
+    attempt: Attempt,
+    end: Option<End>,
+    seen: Option<Seen>,
+}
+
+/// What the lines say of the one attempt they are of.
+fn first(text: &str) -> Result<Option<Lines>, serde_json::Error> {
+    let mut lines = text.lines();
+    let record: File = serde_json::from_str(lines.next().unwrap_or_default())?;
+    let (mut end, mut seen) = (None, None);
+    for line in lines {
+        end = end.or_else(|| serde_json::from_str::<End>(line).ok());
+        seen = seen.or_else(|| serde_json::from_str::<Seen>(line).ok());
+    }
+    Ok(Some(Lines {
+        attempt: record.attempt,
+        end,
+        seen,
+    }))
+}
+
+/// Reads what a file says of an attempt, and whether that goes on.
+fn read_file(
+    path: &Path,
+    parse: impl Fn(&str) -> Result<Option<Lines>, serde_json::Error>,
+) -> Result<Option<Record>, Error> {
     loop {
         let mut file = match fs_err::File::open(path) {
             Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
@@ -242,20 +286,14 @@ fn read_file(path: &Path) -> Result<Option<Record>, Error> {
         };
         let mut text = String::new();
         file.read_to_string(&mut text)?;
-        let mut lines = text.lines();
-        let record: File =
-            serde_json::from_str(lines.next().unwrap_or_default()).map_err(|source| {
-                Error::Record {
-                    path: path.to_owned(),
-                    source,
-                }
-            })?;
-        let (mut end, mut seen) = (None, None);
-        for line in lines {
-            end = end.or_else(|| serde_json::from_str::<End>(line).ok());
-            seen = seen.or_else(|| serde_json::from_str::<Seen>(line).ok());
-        }
-        let standing = match end {
+        let lines = parse(&text).map_err(|source| Error::Record {
+            path: path.to_owned(),
+            source,
+        })?;
+        let Some(lines) = lines else {
+            return Ok(None);
+        };
+        let standing = match lines.end {
             Some(end) => Standing::Ended(end),
             None if !try_flock(&file, FlockOperation::NonBlockingLockShared)? => Standing::Running,
             // It may have ended, or been replaced, between our reading and locking the file.
@@ -267,9 +305,9 @@ fn read_file(path: &Path) -> Result<Option<Record>, Error> {
             None => Standing::Unknown,
         };
         return Ok(Some(Record {
-            attempt: record.attempt,
+            attempt: lines.attempt,
             standing,
-            seen,
+            seen: lines.seen,
         }));
     }
 }
@@ -285,22 +323,19 @@ pub fn mark_seen(dir: &NixDir, id: &str, seen: &Seen) -> Result<(), Error> {
     Ok(())
 }
 
-/// Reads all records, the newest first. One that cannot be read is passed over: it is no reason not
-/// to see the others.
-pub fn list(dir: &NixDir) -> Result<Vec<Record>, Error> {
+/// Reads all records of effects, the newest first. One that cannot be read is passed over: it is no
+/// reason not to see the others.
+pub fn effects(dir: &NixDir) -> Result<Vec<Record>, Error> {
+    let mut records = singles(dir)?;
+    records.retain(|record| record.attempt.kind == Kind::Effect);
+    Ok(records)
+}
+
+/// All that have a file of their own.
+fn singles(dir: &NixDir) -> Result<Vec<Record>, Error> {
     let mut records = Vec::new();
-    let entries = match fs_err::read_dir(dir.attempts()) {
-        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(records),
-        other => other?,
-    };
-    for entry in entries {
-        let path = entry?.path();
-        if path
-            .extension()
-            .is_some_and(|extension| extension == "json")
-        {
-            records.extend(read_file(&path).unwrap_or_default());
-        }
+    for path in files(&dir.attempts(), EFFECT)? {
+        records.extend(read_file(&path, first).unwrap_or_default());
     }
     records.sort_by(|a, b| {
         b.attempt
@@ -311,56 +346,14 @@ pub fn list(dir: &NixDir) -> Result<Vec<Record>, Error> {
     Ok(records)
 }
 
-/// Prunes when there is much to prune: reading every record takes time, which no run should take.
-pub fn tidy(dir: &NixDir) -> Result<(), Error> {
-    let entries = match fs_err::read_dir(dir.attempts()) {
-        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
+/// The files of a folder that may be missing whose names end so.
+fn files(folder: &Path, extension: &str) -> Result<Vec<PathBuf>, Error> {
+    let entries = match fs_err::read_dir(folder) {
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(vec![]),
         other => other?,
     };
-    if entries.count() > KEPT + KEPT / 4 {
-        prune(dir)?;
-        sweep(&dir.attempts())?;
-    }
-    Ok(())
-}
-
-/// Removes what processes left that were killed while they wrote.
-fn sweep(folder: &Path) -> Result<(), Error> {
-    for entry in fs_err::read_dir(folder)? {
-        let entry = entry?;
-        let is_old = |meta: &std::fs::Metadata| {
-            let age = meta.modified().ok().and_then(|then| then.elapsed().ok());
-            age.is_some_and(|age| age > UNFINISHED)
-        };
-        let is_unfinished = entry
-            .file_name()
-            .as_encoded_bytes()
-            .starts_with(NEW.as_bytes());
-        if is_unfinished && entry.metadata().is_ok_and(|meta| is_old(&meta)) {
-            match fs_err::remove_file(entry.path()) {
-                Err(error) if error.kind() == ErrorKind::NotFound => {}
-                other => other?,
-            }
-        }
-    }
-    Ok(())
-}
-
-/// Removes old records, all but the newest [`KEPT`] of those that nobody needs any more: of
-/// attempts that ended, and of builds that died. What is running stays, and every effect of which
-/// nobody knows how far it came, until somebody was told.
-pub fn prune(dir: &NixDir) -> Result<usize, Error> {
-    let done = |record: &Record| match record.attempt.kind {
-        _ if record.standing == Standing::Running => false,
-        Kind::Build => true,
-        Kind::Effect => !record.is_unsettled(),
-    };
-    let old: Vec<Record> = list(dir)?.into_iter().filter(done).skip(KEPT).collect();
-    for record in &old {
-        match fs_err::remove_file(place(&dir.attempts(), &record.attempt.id)?) {
-            Err(error) if error.kind() == ErrorKind::NotFound => {}
-            other => other?,
-        }
-    }
-    Ok(old.len())
+    let paths: Result<Vec<PathBuf>, _> = entries.map(|entry| Ok(entry?.path())).collect();
+    let mut paths = paths.map_err(Error::Io)?;
+    paths.retain(|path| path.extension().is_some_and(|one| one == extension));
+    Ok(paths)
 }
