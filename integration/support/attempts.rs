@@ -34,8 +34,10 @@ pub(crate) fn attempts(nix: &Path) -> BTreeMap<String, Value> {
             } else if line.get("outcome").is_some() {
                 // A build's end says whose it is, an effect has a file of its own.
                 let id = line["id"].as_str().map(str::to_owned);
-                let id = id.or_else(|| last.clone()).unwrap();
-                attempts.get_mut(&id).unwrap()["end"] = line;
+                let id = id.or_else(|| last.clone());
+                if let Some(attempt) = id.and_then(|id| attempts.get_mut(&id)) {
+                    attempt["end"] = line;
+                }
             }
         }
     }

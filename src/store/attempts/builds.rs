@@ -2,7 +2,8 @@
 //!
 //! A new file may take longer than a small build. So an agent appends to one, which it holds locked
 //! for as long as it lives: a build without an end goes on as long as its agent may be at it. An end
-//! says whose it is, because the next build may have begun by then.
+//! says whose it is, because the next build may have begun by then. Each line but the first begins with
+//! its newline: one that a full disk has cut off spoils no other.
 
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -42,11 +43,13 @@ impl Builds {
             attempt,
         };
         let (file, place) = if let Some((file, place)) = &self.file {
-            (&**file).write_all(&line(&record, place)?)?;
+            (&**file).write_all(&another(&record, place)?)?;
             (Arc::clone(file), place.clone())
         } else {
             let place = place(&dir.attempts(), &record.attempt.id)?;
-            let file = Arc::new(create(&place, &record, Durability::Lazy)?);
+            let text = line(&record, &place)?;
+            let file = create(&place, text.trim_ascii_end(), Durability::Lazy)?;
+            let file = Arc::new(file);
             self.file = Some((Arc::clone(&file), place.clone()));
             (file, place)
         };
@@ -65,13 +68,19 @@ fn place(folder: &Path, id: &str) -> Result<PathBuf, Error> {
     Ok(folder.join(format!("{agent}.{BUILDS}")))
 }
 
-/// The line of an end.
+/// The line of an end, to be appended.
 pub(super) fn end(id: &str, end: &End, place: &Path) -> Result<Vec<u8>, Error> {
     let ended = Ended {
         id: id.to_owned(),
         end: end.clone(),
     };
-    line(&ended, place)
+    another(&ended, place)
+}
+
+fn another(value: &impl Serialize, place: &Path) -> Result<Vec<u8>, Error> {
+    let mut text = line(value, place)?;
+    text.rotate_right(1);
+    Ok(text)
 }
 
 /// Reads the record of a build; nothing if there is none.

@@ -1,9 +1,9 @@
 //! Records of attempts, builds and effects, that outlive the process that made them.
 //!
 //! A record's first line is written before its attempt starts, its second, the [`End`], is appended
-//! when it ends. In between the file is locked: a record without an end whose lock is free tells of
-//! an attempt that died unseen, and nobody knows how far it came. For an effect that is the one
-//! thing that must never be lost. A second line that was cut off by a crash is no end.
+//! when it ends. In between, or longer, the file is locked: a record without an end whose lock is free
+//! tells of an attempt that died unseen, and nobody knows how far it came. For an effect that is the
+//! one thing that must never be lost. A second line that was cut off by a crash is no end.
 //!
 //! | line | written by | when |
 //! |---|---|---|
@@ -157,10 +157,7 @@ struct File {
     attempt: Attempt,
 }
 
-/// An attempt that goes on, as long as this lives.
-///
-/// Its lock passes to children by fork: a process that dies while its builder lives still counts as
-/// running.
+/// An attempt that goes on; an effect's as long as this lives, a build's as long as its agent does.
 #[derive(Debug)]
 #[must_use = "dropped, the attempt counts as dead, or as running for as long as its agent lives"]
 pub struct Running {
@@ -177,7 +174,7 @@ pub fn begin(dir: &NixDir, attempt: Attempt, durability: Durability) -> Result<R
         version: VERSION,
         attempt,
     };
-    let file = create(&place, &record, durability)?;
+    let file = create(&place, &line(&record, &place)?, durability)?;
     Ok(Running {
         attempt: record.attempt,
         file: Arc::new(file),
@@ -186,17 +183,17 @@ pub fn begin(dir: &NixDir, attempt: Attempt, durability: Durability) -> Result<R
 }
 
 /// Makes a file with its first line in it, locked.
-fn create(place: &Path, record: &File, durability: Durability) -> Result<std::fs::File, Error> {
+fn create(place: &Path, text: &[u8], durability: Durability) -> Result<std::fs::File, Error> {
     let folder = place.parent().expect("it is in the folder of attempts");
     fs_err::create_dir_all(folder)?;
-    let text = line(record, place)?;
     let mut file = tempfile::Builder::new()
         .permissions(std::fs::Permissions::from_mode(0o644))
         .prefix(NEW)
+        .append(true)
         .tempfile_in(folder)?;
     rustix::fs::flock(file.as_file(), FlockOperation::LockExclusive)
         .map_err(Error::system("lock", file.path()))?;
-    file.write_all(&text)?;
+    file.write_all(text)?;
     if durability == Durability::Synced {
         file.as_file().sync_all()?;
     }
@@ -219,7 +216,7 @@ impl Running {
             Kind::Build => builds::end(&self.attempt.id, end, &self.place)?,
             Kind::Effect => line(end, &self.place)?,
         };
-        // At once, so that no reader sees a part.
+        // At once, so that a reader hardly sees a part.
         (&*self.file).write_all(&text)?;
         if self.attempt.kind == Kind::Effect {
             self.file.sync_all()?;
@@ -284,9 +281,10 @@ fn read_file(
             Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
             other => other?,
         };
-        let mut text = String::new();
-        file.read_to_string(&mut text)?;
-        let lines = parse(&text).map_err(|source| Error::Record {
+        let mut bytes = Vec::new();
+        file.read_to_end(&mut bytes)?;
+        // What was cut off may end within a character.
+        let lines = parse(&String::from_utf8_lossy(&bytes)).map_err(|source| Error::Record {
             path: path.to_owned(),
             source,
         })?;
@@ -298,7 +296,7 @@ fn read_file(
             None if !try_flock(&file, FlockOperation::NonBlockingLockShared)? => Standing::Running,
             // It may have ended, or been replaced, between our reading and locking the file.
             None if !super::locks::is_current(&file)?
-                || file.metadata()?.len() != text.len() as u64 =>
+                || file.metadata()?.len() != bytes.len() as u64 =>
             {
                 continue;
             }
@@ -334,7 +332,9 @@ pub fn effects(dir: &NixDir) -> Result<Vec<Record>, Error> {
 /// All that have a file of their own.
 fn singles(dir: &NixDir) -> Result<Vec<Record>, Error> {
     let mut records = Vec::new();
-    for path in files(&dir.attempts(), EFFECT)? {
+    let mut paths = paths(&dir.attempts())?;
+    paths.retain(|path| ends_with(path, EFFECT));
+    for path in paths {
         records.extend(read_file(&path, first).unwrap_or_default());
     }
     records.sort_by(|a, b| {
@@ -346,14 +346,17 @@ fn singles(dir: &NixDir) -> Result<Vec<Record>, Error> {
     Ok(records)
 }
 
-/// The files of a folder that may be missing whose names end so.
-fn files(folder: &Path, extension: &str) -> Result<Vec<PathBuf>, Error> {
+/// What lies in a folder that may be missing.
+fn paths(folder: &Path) -> Result<Vec<PathBuf>, Error> {
     let entries = match fs_err::read_dir(folder) {
         Err(error) if error.kind() == ErrorKind::NotFound => return Ok(vec![]),
         other => other?,
     };
-    let paths: Result<Vec<PathBuf>, _> = entries.map(|entry| Ok(entry?.path())).collect();
-    let mut paths = paths.map_err(Error::Io)?;
-    paths.retain(|path| path.extension().is_some_and(|one| one == extension));
-    Ok(paths)
+    let paths: Result<_, std::io::Error> = entries.map(|entry| Ok(entry?.path())).collect();
+    Ok(paths?)
+}
+
+/// Whether a file's name ends so.
+fn ends_with(path: &Path, extension: &str) -> bool {
+    path.extension().is_some_and(|one| one == extension)
 }

@@ -1,5 +1,6 @@
 //! Records of attempts.
 
+use std::io::Write;
 use std::time::{Duration, Instant, SystemTime};
 
 use super::*;
@@ -141,10 +142,12 @@ fn the_builds_of_an_agent_have_one_file() {
         ..end()
     };
     two.end(&bad).unwrap();
-    assert_eq!(standing("agent-2"), Standing::Ended(bad));
+    assert_eq!(standing("agent-2"), Standing::Ended(bad.clone()));
     // Nobody heard of it, so that its id is taken again.
-    drop(begin("agent-3"));
-    begin("agent-3").end(&end()).unwrap();
+    begin("agent-3").end(&bad).unwrap();
+    let again = begin("agent-3");
+    assert_eq!(standing("agent-3"), Standing::Running);
+    again.end(&end()).unwrap();
     assert_eq!(standing("agent-3"), Standing::Ended(end()));
     drop(begin("agent-4"));
     assert_eq!(standing("agent-4"), Standing::Running, "its agent lives");
@@ -158,15 +161,69 @@ fn the_builds_of_an_agent_have_one_file() {
     let names: Vec<_> = folder.map(|entry| entry.unwrap().file_name()).collect();
     assert_eq!(names, ["agent.jsonl"]);
     assert!(attempts::effects(&scene.dir).unwrap().is_empty());
-    // As a crash of the machine in the middle of a write leaves it.
+}
+
+/// A disk that is full takes a part of a line, and the next one whole when there is room again; a crash
+/// of the machine may end a file anywhere.
+#[test]
+fn a_line_that_was_cut_off_spoils_no_other() {
+    let scene = Scene::new();
+    drop(scene.open());
+    let standing = |id: &str| attempts::read(&scene.dir, id).unwrap().unwrap().standing;
+    let mut builds = Builds::default();
+    let mut begin = |id: &str| {
+        let attempt = attempt(id, Kind::Build, 1);
+        builds.begin(&scene.dir, attempt).unwrap()
+    };
+    let far = End {
+        outcome: "so weit, schön".to_owned(),
+        ..end()
+    };
+    begin("agent-1").end(&end()).unwrap();
+    let two = begin("agent-2");
     let place = scene.dir.attempts().join("agent.jsonl");
-    let text = fs_err::read_to_string(&place).unwrap();
-    let cut = text
-        .find(r#""exit":0,"ended":9}"#)
-        .expect("the end of the first");
-    fs_err::write(&place, &text[..cut]).unwrap();
-    assert_eq!(standing("agent-1"), Standing::Unknown);
-    assert_eq!(attempts::read(&scene.dir, "agent-3").unwrap(), None);
+    let mut file = fs_err::OpenOptions::new()
+        .append(true)
+        .open(&place)
+        .unwrap();
+    let part = b"\n{\"id\":\"agent-2\",\"verdict\":\"bad\",\"outcome\":\"sch\xc3";
+    file.write_all(part).unwrap();
+    begin("agent-3").end(&far).unwrap();
+    assert_eq!(standing("agent-1"), Standing::Ended(end()));
+    assert_eq!(standing("agent-2"), Standing::Running);
+    assert_eq!(standing("agent-3"), Standing::Ended(far));
+    drop((two, builds));
+    assert_eq!(read_dead(&scene, "agent-2").standing, Standing::Unknown);
+    let bytes = fs_err::read(&place).unwrap();
+    for end in 0..bytes.len() {
+        fs_err::write(&place, &bytes[..end]).unwrap();
+        for id in ["agent-1", "agent-2", "agent-3"] {
+            attempts::read(&scene.dir, id).unwrap();
+        }
+    }
+}
+
+/// Before, each build had a file of its own.
+#[test]
+fn builds_of_older_versions_are_read_and_are_no_effects() {
+    let scene = Scene::new();
+    drop(scene.open());
+    let old = |number: u64| {
+        let attempt = attempt(&format!("old-{number}"), Kind::Build, number);
+        drop(attempts::begin(&scene.dir, attempt, Durability::Lazy).unwrap());
+    };
+    old(0);
+    assert_eq!(read_dead(&scene, "old-0").standing, Standing::Unknown);
+    assert!(attempts::effects(&scene.dir).unwrap().is_empty());
+    for number in 1..=attempts::KEPT as u64 {
+        old(number);
+    }
+    for number in 0..=attempts::KEPT as u64 {
+        read_dead(&scene, &format!("old-{number}"));
+    }
+    attempts::prune(&scene.dir).unwrap();
+    assert_eq!(attempts::read(&scene.dir, "old-0").unwrap(), None);
+    assert!(attempts::read(&scene.dir, "old-1").unwrap().is_some());
 }
 
 #[test]
@@ -205,14 +262,24 @@ fn old_records_of_builds_go_by_what_they_take_but_not_while_their_agent_lives() 
         builds
     };
     let alive = begin("alive");
+    let unfinished = |name: &str, age: Duration| {
+        let path = scene.dir.attempts().join(name);
+        let file = fs_err::File::create(&path).unwrap();
+        file.file().set_modified(SystemTime::now() - age).unwrap();
+        path
+    };
+    let writing = unfinished(".new-1", Duration::from_mins(1));
+    let left = unfinished(".new-2", Duration::from_hours(2));
     for number in 0..8 {
         let agent = format!("agent{number}");
         drop(begin(&agent));
         let place = scene.dir.attempts().join(format!("{agent}.jsonl"));
-        let file = fs_err::OpenOptions::new().append(true).open(place).unwrap();
+        let mut file = fs_err::OpenOptions::new().append(true).open(place).unwrap();
+        file.write_all(b"\n").unwrap();
         file.set_len(attempts::KEPT_BUILDS / 4).unwrap();
         let later = SystemTime::now() + Duration::from_secs(number);
         file.file().set_modified(later).unwrap();
+        read_dead(&scene, &format!("{agent}-1"));
     }
     attempts::tidy(&scene.dir).unwrap();
     let is_there = |agent: &str| {
@@ -224,7 +291,9 @@ fn old_records_of_builds_go_by_what_they_take_but_not_while_their_agent_lives() 
         .collect();
     assert_eq!(kept, [false, false, false, false, true, true, true, true]);
     assert!(is_there("alive"));
+    assert!(writing.exists() && !left.exists());
     drop(alive);
+    read_dead(&scene, "alive-1");
     attempts::tidy(&scene.dir).unwrap();
-    assert!(is_there("alive"), "a little more is no reason");
+    assert!(!is_there("alive"));
 }
