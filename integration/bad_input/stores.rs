@@ -27,6 +27,10 @@ pub(super) const CASES: &[(&str, Case)] = &[
         full(scene, "16m,nr_inodes=40", "hello")
     }),
     ("no room at any stage, and then room", ever_more_room),
+    (
+        "no room left where everything was built before",
+        no_room_left,
+    ),
     ("the store's file system is read-only", read_only),
     ("the store is a file", |scene| {
         scene.expect_no_store();
@@ -163,6 +167,24 @@ fn ever_more_room(scene: &Scene<'_>) -> Ran {
         );
     }
     unreachable!("the sizes never end")
+}
+
+/// Nix evaluates in a store whose disk has been filled up since.
+fn no_room_left(scene: &Scene<'_>) -> Ran {
+    let root = scene.place.at("filled");
+    scene.mount(&["-t", "tmpfs", "-o", "size=16m,mode=755", "tmpfs"], &root);
+    let nix = scene.nix.on(&root);
+    let arguments = ["build", "-f", &scene.file, "-A", "hello", "--no-link"];
+    scene.run(&mut nix.pontoon(&arguments)).ok();
+    let rest = root.join("rest");
+    let mut fill = scene.place.command("dd");
+    fill.arg("if=/dev/zero")
+        .arg(format!("of={}", rest.display()));
+    scene.run(&mut fill).code(1);
+    let ran = scene.run(&mut nix.pontoon(&arguments));
+    scene.run(scene.place.command("rm").arg(&rest)).ok();
+    scene.verify(&root);
+    ran
 }
 
 fn build_in(scene: &Scene<'_>, root: &Path, what: &[&str]) -> Ran {

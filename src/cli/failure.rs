@@ -12,6 +12,13 @@ use crate::engine::embedded::machine::Accounts;
 use crate::engine::offer::Lack;
 use crate::{engine, eval, pipeline, run};
 
+/// What `nix`, SQLite in it included, says where the disk is full.
+const FULL_DISK: [&str; 3] = [
+    "No space left on device",
+    "disk I/O error",
+    "database or disk is full",
+];
+
 /// An evaluation's error.
 pub fn evaluation(error: eval::Error, asked: &Asked) -> Error {
     use eval::Error as E;
@@ -25,7 +32,18 @@ pub fn evaluation(error: eval::Error, asked: &Asked) -> Error {
         E::Run { .. } => Kind::NoNix,
         E::Outputs(_) | E::Argument { .. } | E::FlakeArguments | E::Option { .. } => Kind::Usage,
     };
-    Error::new(kind, error)
+    let is_full = match &error {
+        E::Failed { text, .. } => FULL_DISK.iter().any(|words| text.contains(words)),
+        _ => false,
+    };
+    let error = Error::new(kind, error);
+    if is_full {
+        error.hint(
+            "is there room on the disk of the store? `--eval-store` names another to evaluate in",
+        )
+    } else {
+        error
+    }
 }
 
 /// Git could not be asked for facts.
