@@ -2,7 +2,7 @@ package main
 
 import "github.com/moby/buildkit/solver/pb"
 
-// What src/engine/lower.rs makes of one derivation and one effect, and two ops for the embedded
+// What src/engine/lower/ makes of one derivation and one effect, and two ops for the embedded
 // engine to run: one that wakes the agent, one that runs another program.
 func init() {
 	definitions["lowered-plain"] = func() *pb.Definition {
