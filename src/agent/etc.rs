@@ -1,7 +1,7 @@
 //! The `/etc` of a room whose root is empty: accounts, hosts and services.
 
 use crate::agent::room::{Network, Room, RoomError, file, write};
-use crate::sandbox::{Access, Entry, Missing};
+use crate::sandbox::Entry;
 
 pub(super) const PASSWD: &str = "root:x:0:0:Nix build user:/build:/noshell\n\
     nixbld:x:1000:100:Nix build user:/build:/noshell\n\
@@ -25,14 +25,8 @@ impl Room<'_> {
         match self.network {
             Network::Private => entries.push(file("/etc/hosts", HOSTS.as_bytes())),
             Network::Open => {
-                for path in ["/etc/resolv.conf", "/etc/services", "/etc/hosts"] {
-                    entries.push(Entry::Bind {
-                        source: path.into(),
-                        target: path.into(),
-                        access: Access::ReadOnly,
-                        missing: Missing::Skipped,
-                    });
-                }
+                let shown = ["/etc/resolv.conf", "/etc/services", "/etc/hosts"];
+                entries.extend(shown.map(Entry::of_the_machine));
                 entries.push(file("/etc/nsswitch.conf", NSSWITCH.as_bytes()));
             }
         }

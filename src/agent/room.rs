@@ -293,12 +293,7 @@ impl Room<'_> {
             });
         }
         if self.writes == Writes::WholeStore {
-            entries.extend(WRITABLE_BY_ROOT.map(|path| Entry::Bind {
-                source: path.into(),
-                target: path.into(),
-                access: Access::ReadOnly,
-                missing: Missing::Skipped,
-            }));
+            entries.extend(WRITABLE_BY_ROOT.map(Entry::of_the_machine));
         }
         for path in self.sandbox_paths {
             let access = match InStore::parse(&path.source) {

@@ -187,6 +187,18 @@ pub enum Entry {
     },
 }
 
+impl Entry {
+    /// What the outside has at this path, at the same one, if there is anything; to be read only.
+    pub fn of_the_machine(path: &str) -> Self {
+        Self::Bind {
+            source: path.into(),
+            target: path.into(),
+            access: Access::ReadOnly,
+            missing: Missing::Skipped,
+        }
+    }
+}
+
 /// Whether a bind can be written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Access {

@@ -265,14 +265,8 @@ fn base(exec: &Exec) -> Vec<Entry> {
             mode: 0o444,
         });
     } else {
-        for path in ["/etc/hosts", "/etc/resolv.conf", "/etc/services"] {
-            entries.push(Entry::Bind {
-                source: path.into(),
-                target: path.into(),
-                access: Access::ReadOnly,
-                missing: Missing::Skipped,
-            });
-        }
+        let shown = ["/etc/hosts", "/etc/resolv.conf", "/etc/services"];
+        entries.extend(shown.map(Entry::of_the_machine));
     }
     entries
 }

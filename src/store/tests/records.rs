@@ -4,7 +4,9 @@ use std::io::Write;
 use std::time::{Duration, Instant, SystemTime};
 
 use super::*;
-use crate::store::attempts::{Attempt, Builds, Durability, End, Kind, Seen, Standing, Verdict};
+use crate::store::attempts::{
+    Attempt, Builds, Durability, End, Kind, Running, Seen, Standing, Verdict,
+};
 
 fn attempt(id: &str, kind: Kind, started: u64) -> Attempt {
     Attempt {
@@ -40,11 +42,21 @@ fn read_dead(scene: &Scene, id: &str) -> attempts::Record {
     }
 }
 
+fn standing(scene: &Scene, id: &str) -> Standing {
+    attempts::read(&scene.dir, id).unwrap().unwrap().standing
+}
+
+fn begin_build(scene: &Scene, builds: &mut Builds, id: &str) -> Running {
+    builds
+        .begin(&scene.dir, attempt(id, Kind::Build, 1))
+        .unwrap()
+}
+
 #[test]
 fn an_attempt_is_running_then_ended_or_unknown() {
     let scene = Scene::new();
     drop(scene.open());
-    let standing = |id: &str| attempts::read(&scene.dir, id).unwrap().unwrap().standing;
+    let standing = |id: &str| standing(&scene, id);
     let good = attempt("good", Kind::Effect, 1);
     let running = attempts::begin(&scene.dir, good.clone(), Durability::Lazy).unwrap();
     assert_eq!(standing("good"), Standing::Running);
@@ -126,12 +138,9 @@ fn of_an_unknown_end_a_person_is_told_once() {
 fn the_builds_of_an_agent_have_one_file() {
     let scene = Scene::new();
     drop(scene.open());
-    let standing = |id: &str| attempts::read(&scene.dir, id).unwrap().unwrap().standing;
+    let standing = |id: &str| standing(&scene, id);
     let mut builds = Builds::default();
-    let mut begin = |id: &str| {
-        let attempt = attempt(id, Kind::Build, 1);
-        builds.begin(&scene.dir, attempt).unwrap()
-    };
+    let mut begin = |id: &str| begin_build(&scene, &mut builds, id);
     let (one, two) = (begin("agent-1"), begin("agent-2"));
     assert_eq!(standing("agent-1"), Standing::Running);
     one.end(&end()).unwrap();
@@ -169,12 +178,9 @@ fn the_builds_of_an_agent_have_one_file() {
 fn a_line_that_was_cut_off_spoils_no_other() {
     let scene = Scene::new();
     drop(scene.open());
-    let standing = |id: &str| attempts::read(&scene.dir, id).unwrap().unwrap().standing;
+    let standing = |id: &str| standing(&scene, id);
     let mut builds = Builds::default();
-    let mut begin = |id: &str| {
-        let attempt = attempt(id, Kind::Build, 1);
-        builds.begin(&scene.dir, attempt).unwrap()
-    };
+    let mut begin = |id: &str| begin_build(&scene, &mut builds, id);
     let far = End {
         outcome: "so weit, schön".to_owned(),
         ..end()
@@ -256,9 +262,7 @@ fn old_records_of_builds_go_by_what_they_take_but_not_while_their_agent_lives() 
     drop(scene.open());
     let begin = |agent: &str| {
         let mut builds = Builds::default();
-        let id = format!("{agent}-1");
-        let attempt = attempt(&id, Kind::Build, 1);
-        drop(builds.begin(&scene.dir, attempt).unwrap());
+        drop(begin_build(&scene, &mut builds, &format!("{agent}-1")));
         builds
     };
     let alive = begin("alive");
