@@ -78,8 +78,10 @@ struct Sheet {
 fn sheets(paths: &[PathBuf]) -> Result<Vec<Sheet>, Error> {
     let mut sheets = Vec::new();
     for path in paths.iter().filter(|path| ends_with(path, BUILDS)) {
-        // Another process may remove it now.
-        if let Ok(metadata) = fs_err::symlink_metadata(path) {
+        // Another process may remove it now. What is no file is not ours.
+        if let Ok(metadata) = fs_err::symlink_metadata(path)
+            && metadata.is_file()
+        {
             sheets.push(Sheet {
                 path: path.clone(),
                 bytes: metadata.len().next_multiple_of(BLOCK),

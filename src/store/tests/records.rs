@@ -272,6 +272,8 @@ fn old_records_of_builds_go_by_what_they_take_but_not_while_their_agent_lives() 
         file.file().set_modified(SystemTime::now() - age).unwrap();
         path
     };
+    let stray = scene.dir.attempts().join("stray.jsonl");
+    fs_err::create_dir(&stray).unwrap();
     let writing = unfinished(".new-1", Duration::from_mins(1));
     let left = unfinished(".new-2", Duration::from_hours(2));
     for number in 0..8 {
@@ -285,6 +287,12 @@ fn old_records_of_builds_go_by_what_they_take_but_not_while_their_agent_lives() 
         file.file().set_modified(later).unwrap();
         read_dead(&scene, &format!("{agent}-1"));
     }
+    let long_ago = SystemTime::UNIX_EPOCH;
+    fs_err::File::open(&stray)
+        .unwrap()
+        .file()
+        .set_modified(long_ago)
+        .unwrap();
     attempts::tidy(&scene.dir).unwrap();
     let is_there = |agent: &str| {
         let record = attempts::read(&scene.dir, &format!("{agent}-1")).unwrap();
@@ -295,7 +303,7 @@ fn old_records_of_builds_go_by_what_they_take_but_not_while_their_agent_lives() 
         .collect();
     assert_eq!(kept, [false, false, false, false, true, true, true, true]);
     assert!(is_there("alive"));
-    assert!(writing.exists() && !left.exists());
+    assert!(stray.exists() && writing.exists() && !left.exists());
     drop(alive);
     read_dead(&scene, "alive-1");
     attempts::tidy(&scene.dir).unwrap();
