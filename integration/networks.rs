@@ -126,6 +126,8 @@ fn restarted(place: &Place, entitlements: &Value) -> Ran {
     let mut gate = Gate::new("bridge");
     let running = scene.start(&chain(&gate, r#"effects.tell = effect "true";"#));
     gate.wait(1);
+    // A builder begins before its run hears of it, which it does through the daemon.
+    running.has_said("node-started");
     scene.daemon.kill();
     let builder = json!({ "gc": { "enabled": false }, "entitlements": entitlements });
     let settings = json!({ "bridge": "none", "builder": builder });

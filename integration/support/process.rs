@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::io::Read;
 use std::os::unix::process::ExitStatusExt as _;
 use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -104,8 +105,8 @@ pub(crate) struct Running {
     command: String,
     child: Child,
     start: Instant,
-    stdout: JoinHandle<String>,
-    stderr: JoinHandle<String>,
+    stdout: Reader,
+    stderr: Reader,
 }
 
 impl Running {
@@ -123,8 +124,8 @@ impl Running {
             .stderr(Stdio::piped())
             .spawn()
             .unwrap_or_else(|error| panic!("`{shown}` does not start: {error}"));
-        let stdout = reader(child.stdout.take().expect("it is a pipe"));
-        let stderr = reader(child.stderr.take().expect("it is a pipe"));
+        let stdout = Reader::of(child.stdout.take().expect("it is a pipe"));
+        let stderr = Reader::of(child.stderr.take().expect("it is a pipe"));
         Self {
             command: shown,
             child,
@@ -154,6 +155,15 @@ impl Running {
         rustix::process::kill_process(pid, signal).expect("an unreaped child can be signalled");
     }
 
+    /// Waits until its standard output has something.
+    ///
+    /// # Panics
+    ///
+    /// If it has not within a minute.
+    pub(crate) fn has_said(&self, text: &str) {
+        until(text, || self.stdout.so_far().contains(text));
+    }
+
     /// Waits for its end.
     ///
     /// # Panics
@@ -162,8 +172,7 @@ impl Running {
     pub(crate) fn end(mut self) -> Ran {
         let status = wait(&mut self.child, self.start + LIMIT);
         let took = self.start.elapsed();
-        let stdout = self.stdout.join().expect("the reader does not panic");
-        let stderr = self.stderr.join().expect("the reader does not panic");
+        let [stdout, stderr] = [self.stdout, self.stderr].map(Reader::end);
         let command = self.command;
         match status {
             Some(status) => Ran {
@@ -199,13 +208,35 @@ fn show(command: &Command) -> String {
         .join(" ")
 }
 
-fn reader(mut pipe: impl Read + Send + 'static) -> JoinHandle<String> {
-    std::thread::spawn(move || {
-        let mut bytes = Vec::new();
-        // What was read until then is what there is to say.
-        pipe.read_to_end(&mut bytes).ok();
-        String::from_utf8_lossy(&bytes).into_owned()
-    })
+/// Reads a pipe to its end while other things happen.
+struct Reader {
+    read: Arc<Mutex<Vec<u8>>>,
+    thread: JoinHandle<()>,
+}
+
+impl Reader {
+    fn of(mut pipe: impl Read + Send + 'static) -> Self {
+        let read = Arc::new(Mutex::new(Vec::new()));
+        let into = Arc::clone(&read);
+        let thread = std::thread::spawn(move || {
+            let mut bytes = vec![0; 64 << 10];
+            // What was read until an error is what there is to say.
+            while let Ok(length @ 1..) = pipe.read(&mut bytes) {
+                into.lock().unwrap().extend(&bytes[..length]);
+            }
+        });
+        Self { read, thread }
+    }
+
+    fn so_far(&self) -> String {
+        String::from_utf8_lossy(&self.read.lock().unwrap()).into_owned()
+    }
+
+    fn end(self) -> String {
+        let Self { read, thread } = self;
+        thread.join().expect("the reader does not panic");
+        String::from_utf8_lossy(&read.lock().unwrap()).into_owned()
+    }
 }
 
 /// Waits until `end`; then kills the child and returns nothing.

@@ -31,7 +31,7 @@ pub enum FromAgent {
     },
     /// It waits for a job.
     Idle,
-    /// The job's process is about to start.
+    /// The process of an effect is about to start; a builder has just begun.
     Started {
         /// The attempt's id.
         attempt: String,
