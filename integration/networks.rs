@@ -127,7 +127,7 @@ fn restarted(place: &Place, entitlements: &Value) -> Ran {
     let running = scene.start(&chain(&gate, r#"effects.tell = effect "true";"#));
     gate.wait(1);
     // A builder begins before its run hears of it, which it does through the daemon.
-    running.has_said("node-started");
+    running.has_said("node-started", 1);
     scene.daemon.kill();
     let builder = json!({ "gc": { "enabled": false }, "entitlements": entitlements });
     let settings = json!({ "bridge": "none", "builder": builder });

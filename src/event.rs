@@ -136,7 +136,7 @@ pub enum Event {
         /// What it waits for.
         reason: String,
     },
-    /// A node's process is about to start.
+    /// An effect's process is about to start, or a builder has begun.
     NodeStarted {
         /// The node.
         node: NodeId,

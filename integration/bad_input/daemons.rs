@@ -119,7 +119,7 @@ fn one_at_a_time(scene: &Scene<'_>) -> Ran {
     let mut command = scene.build("hello");
     command.args(["--sandbox-paths", ""]);
     let running = Running::start(daemon.serve(&mut command));
-    std::thread::sleep(Duration::from_secs(13));
+    running.has_said("has begun no build", 1);
     running.signal(Signal::INT);
     running.end()
 }
@@ -139,7 +139,7 @@ fn no_place(scene: &Scene<'_>) -> Ran {
         scene.place.processes().values().any(holds)
     });
     let running = start();
-    std::thread::sleep(Duration::from_secs(13));
+    running.has_said("has not been ready", 1);
     for one in [&running, &other] {
         one.signal(Signal::INT);
     }

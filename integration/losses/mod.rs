@@ -201,8 +201,10 @@ fn what_is_lost_again_and_again_ends_the_run_with_a_reason() {
     let mut scene = Scene::new(&place);
     let gate = Gate::new("again");
     let running = scene.start(&chain(&gate, ""));
-    for _ in 0..4 {
+    for begun in 1..=4 {
         gate.wait(1);
+        // The run hears of it after it began, through the daemon.
+        running.has_said("node-started", begun);
         scene.daemon.kill();
         until("its op is gone", || sleeping(&gate.marker).is_empty());
         scene.daemon.restart();
@@ -299,6 +301,9 @@ fn a_daemon_that_does_not_come_back_is_waited_for_and_the_wait_can_be_ended() {
     let waiting = scene.start(&chain(&gate, ""));
     let stopped = scene.start(&chain(&gate, ""));
     gate.wait(1);
+    for run in [&waiting, &stopped] {
+        run.has_said("\"planned\"", 1);
+    }
     scene.daemon.kill();
     until("the op is gone", || sleeping(&gate.marker).is_empty());
     std::thread::sleep(Duration::from_secs(2));

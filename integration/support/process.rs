@@ -155,13 +155,14 @@ impl Running {
         rustix::process::kill_process(pid, signal).expect("an unreaped child can be signalled");
     }
 
-    /// Waits until its standard output has something.
+    /// Waits until it has said something so many times.
     ///
     /// # Panics
     ///
     /// If it has not within a minute.
-    pub(crate) fn has_said(&self, text: &str) {
-        until(text, || self.stdout.so_far().contains(text));
+    pub(crate) fn has_said(&self, text: &str, times: usize) {
+        let said = |reader: &Reader| reader.so_far().matches(text).count();
+        until(text, || said(&self.stdout) + said(&self.stderr) >= times);
     }
 
     /// Waits for its end.

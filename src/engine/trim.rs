@@ -14,17 +14,19 @@
 //! empty one* under the same id (measured: a store was lost that way). So nothing is removed but
 //! while an op of ours holds the store: then everybody shares that mount.
 //!
-//! A run does it little and often, beside its builds: a [`Step`] at a time with a [`PAUSE`] between,
-//! down to [`KEPT`]. When the run is at its end, what is left is for the next. Even to look costs a
-//! daemon time, for it measures what it has not measured yet: a run that is over [`SOON`] does not
-//! look. But it leaves a record itself, so one in [`SHORT_ONES`] has its turn: it looks at once, and
+//! A run does it beside its builds, while none of them begins or ends: a [`Step`] at a time with a
+//! [`PAUSE`] between, down to [`KEPT`]. Where there is no such [`QUIET`] moment, it is done all the same
+//! for what is above [`MOST`]. When the run is at its end, what is left is for the next. Even to look
+//! costs a daemon time, for it measures what it has not measured yet: a run that is over [`SOON`] does
+//! not look. But it leaves a record itself, so one in [`SHORT_ONES`] has its turn: it looks at once, and
 //! removes [`IN_A_TURN`] before it ends.
 
+use std::convert::Infallible;
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use tokio::sync::oneshot;
+use tokio::sync::{oneshot, watch};
 use tokio::task::JoinHandle;
 
 use crate::buildkit::records::{CLIENT_DIRECTORY, LAYER, Record};
@@ -35,6 +37,12 @@ use crate::engine::lower::{self, AGENT_FILE, AGENT_SOURCE, DELIVERY};
 pub const KEPT: usize = 200;
 /// How many more there have to be before it begins.
 const SLACK: usize = 50;
+/// How many it leaves alone while the daemon has ops to begin and to end.
+const MOST: usize = 1000;
+/// How long no op has begun or ended when a daemon has time for it.
+const QUIET: Duration = Duration::from_millis(200);
+/// How long such a moment is waited for.
+const BUSY: Duration = Duration::from_secs(2);
 /// How many go at first, and never fewer: newer daemons let nobody in between until so many are gone.
 const FEW: usize = 10;
 /// How long a step is to take. The end of a run waits for it, though not for long.
@@ -147,23 +155,24 @@ pub struct Beside {
 }
 
 impl Beside {
-    /// Begins; an op has to hold the store. What a daemon answers wrongly is no matter of the run:
-    /// the next one tries again.
-    pub fn begin(daemon: Daemon) -> Self {
-        let (stop, stopped) = oneshot::channel();
-        let task = tokio::spawn(async move {
-            let mut stopped = stopped;
+    /// Begins; an op has to hold the store. When an op begins or ends, `stirred` has the time. What a
+    /// daemon answers wrongly is no matter of the run: the next one tries again.
+    pub fn begin(daemon: Daemon, stirred: watch::Receiver<Instant>) -> Self {
+        let (stop, mut stopped) = oneshot::channel();
+        let work = async move {
             if is_its_turn() {
                 // What failed is tried again by the next one whose turn it is.
                 let _ = take_turn(&daemon).await;
-            } else if pause(SOON, &mut stopped).await.is_none() {
-                return;
+            } else {
+                pause(SOON, &mut stopped).await?;
             }
-            while trim(&daemon, &mut stopped).await.is_some() {
-                if pause(REST, &mut stopped).await.is_none() {
-                    return;
-                }
+            loop {
+                trim(&daemon, &stirred, &mut stopped).await?;
+                pause(REST, &mut stopped).await?;
             }
+        };
+        let task = tokio::spawn(async {
+            let _: Option<Infallible> = work.await;
         });
         Self { stop, task }
     }
@@ -176,7 +185,14 @@ impl Beside {
 }
 
 /// Removes what is above [`KEPT`]; none if that failed, or if it was told to stop.
-async fn trim(daemon: &Daemon, stopped: &mut oneshot::Receiver<()>) -> Option<()> {
+async fn trim(
+    daemon: &Daemon,
+    stirred: &watch::Receiver<Instant>,
+    stopped: &mut oneshot::Receiver<()>,
+) -> Option<()> {
+    if let Ok(moment) = tokio::time::timeout(BUSY, quiet(stirred, stopped)).await {
+        moment?;
+    }
     let idle = tokio::select! {
         _ = &mut *stopped => return None,
         idle = within(idle(daemon)) => idle.ok()?,
@@ -185,10 +201,27 @@ async fn trim(daemon: &Daemon, stopped: &mut oneshot::Receiver<()>) -> Option<()
     let mut step = Step::first();
     let mut left = old.as_slice();
     while !left.is_empty() {
+        if left.len() <= MOST - KEPT {
+            quiet(stirred, stopped).await?;
+        }
         step.remove(daemon, &mut left).await.ok()?;
         pause(PAUSE, stopped).await?;
     }
     Some(())
+}
+
+/// Waits until no op begins or ends; none if it was told to stop.
+async fn quiet(
+    stirred: &watch::Receiver<Instant>,
+    stopped: &mut oneshot::Receiver<()>,
+) -> Option<()> {
+    loop {
+        let since = stirred.borrow().elapsed();
+        match QUIET.checked_sub(since) {
+            Some(left) if !left.is_zero() => pause(left, stopped).await?,
+            _ => return Some(()),
+        }
+    }
 }
 
 /// Looks at once and removes a few, whatever the run does.

@@ -33,7 +33,7 @@ pub enum Command {
 ///
 /// Each op leaves a record and an empty layer, and the delivery of the agent a copy of it. None is
 /// ever used again. The store, which is a cache mount, and other people's records stay. Runs remove
-/// old records of ops by themselves, a few at a time; this removes all that nobody uses.
+/// old records of ops by themselves, when a daemon has time for it; this removes all that nobody uses.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:
   BUILDKIT_HOST=unix:///run/buildkit/buildkitd.sock pontoon engine prune

@@ -31,7 +31,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::RecvTimeoutError;
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use line::{Failed, Line};
 pub use names::agent_id;
@@ -249,6 +249,7 @@ async fn converse(
     let mut ops: JoinSet<Result<OpEnd, String>> = JoinSet::new();
     let mut kills: BTreeMap<String, oneshot::Sender<()>> = BTreeMap::new();
     let mut beside = None;
+    let (stir, stirred) = tokio::sync::watch::channel(Instant::now());
     let mut pulse = pin!(pulse::lost(&line.daemon, tell));
     loop {
         tokio::select! {
@@ -257,6 +258,7 @@ async fn converse(
                 // A daemon never lets go of what an op leaves if its job ends just as the op does.
                 None => return drop(tokio::time::timeout(GRACE, ended(&mut ops)).await),
                 Some(Word::Start(op)) => {
+                    stir.send_replace(Instant::now());
                     let (kill, killed) = oneshot::channel();
                     kills.insert(op.nonce.clone(), kill);
                     ops.spawn(attend(Arc::clone(&line), op, killed));
@@ -268,7 +270,7 @@ async fn converse(
                 }
                 Some(Word::Held) => {
                     line.found();
-                    beside = Some(Beside::begin(line.daemon.clone()));
+                    beside = Some(Beside::begin(line.daemon.clone(), stirred.clone()));
                 }
                 Some(Word::LetGo(done)) => {
                     if let Some(beside) = beside.take() {
@@ -281,6 +283,7 @@ async fn converse(
             },
             Some(ended) = ops.join_next() => match ended {
                 Ok(Ok(end)) => {
+                    stir.send_replace(Instant::now());
                     kills.remove(&end.nonce);
                     tell(EngineEvent::Ended(end));
                 }
@@ -331,7 +334,6 @@ async fn attend(line: Arc<Line>, op: Op, killed: oneshot::Receiver<()>) -> Resul
 mod tests {
     use std::os::unix::net::UnixListener;
     use std::path::Path;
-    use std::time::Instant;
 
     use super::*;
     use crate::buildkit::address::Service;
