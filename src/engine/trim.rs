@@ -190,9 +190,7 @@ async fn trim(
     stirred: &watch::Receiver<Instant>,
     stopped: &mut oneshot::Receiver<()>,
 ) -> Option<()> {
-    if let Ok(moment) = tokio::time::timeout(BUSY, quiet(stirred, stopped)).await {
-        moment?;
-    }
+    quiet(stirred, BUSY, stopped).await?;
     let idle = tokio::select! {
         _ = &mut *stopped => return None,
         idle = within(idle(daemon)) => idle.ok()?,
@@ -201,8 +199,9 @@ async fn trim(
     let mut step = Step::first();
     let mut left = old.as_slice();
     while !left.is_empty() {
-        if left.len() <= MOST - KEPT {
-            quiet(stirred, stopped).await?;
+        if left.len() <= MOST - KEPT && !quiet(stirred, REST, stopped).await? {
+            // Meanwhile there are more: they are counted anew.
+            break;
         }
         step.remove(daemon, &mut left).await.ok()?;
         pause(PAUSE, stopped).await?;
@@ -210,17 +209,20 @@ async fn trim(
     Some(())
 }
 
-/// Waits until no op begins or ends; none if it was told to stop.
+/// Waits for a moment in which no op begins or ends, and says whether there was one; none if it was
+/// told to stop.
 async fn quiet(
     stirred: &watch::Receiver<Instant>,
+    patience: Duration,
     stopped: &mut oneshot::Receiver<()>,
-) -> Option<()> {
+) -> Option<bool> {
+    let begun = Instant::now();
     loop {
         let since = stirred.borrow().elapsed();
-        match QUIET.checked_sub(since) {
-            Some(left) if !left.is_zero() => pause(left, stopped).await?,
-            _ => return Some(()),
+        if since >= QUIET || begun.elapsed() >= patience {
+            return Some(since >= QUIET);
         }
+        pause(QUIET.saturating_sub(since), stopped).await?;
     }
 }
 
