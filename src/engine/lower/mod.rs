@@ -1,4 +1,4 @@
-//! From derivations and effects to LLB: the only file that knows both worlds (design §4).
+//! From derivations and effects to LLB: the only room that knows both worlds (design §4).
 //!
 //! | part of the op | plain | strong |
 //! |---|---|---|
@@ -12,19 +12,25 @@
 //!
 //! No op is ever marked `ignore_cache`: an op that must run differs by its nonce.
 //!
-//! An effect with a root of its own has that at `/`, read-only, so that nothing it writes becomes a
-//! layer of the daemon's; `/.pontoon` is the scratch then. What lies in the store, a layout or a
-//! Dockerfile's context, an op before it copies to where the daemon can see it; [`Lowering::effect`]
-//! has that op at `/`, and the engine puts what is made of it there ([`super::OpRoot`]).
+//! Builds and housekeeping are here, effects in [`effect`], the delivery of the agent in [`mod@install`],
+//! and what all of them mount in [`mounts`].
+
+mod effect;
+mod install;
+mod mounts;
+
+pub use effect::EffectInputs;
+pub(super) use install::DELIVERY;
+pub use install::{AGENT_FILE, AGENT_SOURCE, install};
+pub use mounts::secret_id;
+pub(super) use mounts::{cache, mount, secret_file};
 
 use crate::agent::{self, Shape};
-use crate::engine::root::set_root;
 use crate::llb::{
-    Access, CachePolicy, Definition, Error, Exec, Input, Metadata, Mount, MountKind, Network,
-    ProgressGroup, Security, Sharing, Source,
+    Access, CachePolicy, Definition, Error, Exec, Metadata, Mount, MountKind, Network,
+    ProgressGroup, Security,
 };
 use crate::nix::{InStore, StorePath};
-use crate::pipeline::{Root, StoreView};
 use crate::tunnel;
 
 /// The id of the cache mount that is a store.
@@ -43,8 +49,6 @@ pub const TUNNEL: &str = "pontoon";
 /// Bytes of the memory file systems of a plain op: what a builder may put into each of them.
 const BUILD_SIZE: i64 = 8 << 30;
 const SHM_SIZE: i64 = 1 << 30;
-/// Bytes of the memory that hides an image's own store: enough for mount points and links.
-const STORE_SIZE: i64 = 64 << 20;
 
 /// What all ops of a run have in common.
 #[derive(Debug, Clone)]
@@ -122,21 +126,6 @@ pub struct PlainInputs<'a> {
     pub closure: Vec<&'a StorePath>,
 }
 
-/// What an effect has mounted.
-#[derive(Debug, Clone)]
-pub struct EffectInputs<'a> {
-    /// Its name.
-    pub name: &'a str,
-    /// What it finds at `/`.
-    pub root: &'a Root,
-    /// How much of the store it sees.
-    pub store: StoreView,
-    /// The paths of the closure it sees that a mount can bring; none if it sees all.
-    pub closure: Vec<&'a StorePath>,
-    /// The names of its secrets.
-    pub secrets: Vec<&'a str>,
-}
-
 /// Whether an op has the engine's network; who has it can do what needs none, too.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Reach {
@@ -177,53 +166,6 @@ impl Lowering {
         marshal(exec, &format!("build {name}"), &path)
     }
 
-    /// Lowers an effect.
-    pub fn effect(&self, effect: &EffectInputs<'_>, nonce: &str) -> Result<Vec<u8>, Error> {
-        let node = format!("effect:{}", effect.name);
-        let name = format!("effect {}", effect.name);
-        let mut definition = Definition::new();
-        let mut exec = self.exec(&["effect", effect.name], nonce, Reach::Network);
-        let root = match effect.root {
-            Root::Empty => None,
-            Root::Image(reference) => {
-                let source = Source::image(reference.as_str());
-                let name = format!("{name}: image {reference}");
-                let op = definition.source(source, metadata(&name, &node))?;
-                Some(op.output(0))
-            }
-            Root::Layout(place) => Some(self.export(&mut definition, place, nonce, &node)?),
-            Root::Dockerfile(build) => {
-                Some(self.export(&mut definition, &build.context, nonce, &node)?)
-            }
-        };
-        if let Some(root) = root {
-            set_root(&mut exec, root, nonce);
-        }
-        if self.shape == Shape::Plain {
-            match (effect.store, effect.root) {
-                (StoreView::Whole, _) => {
-                    let whole = mount("/nix", cache(), Access::ReadWrite, None, None);
-                    exec.mounts.push(whole);
-                }
-                (StoreView::Closure, Root::Empty) => {}
-                // An image's own store is hidden.
-                (StoreView::Closure, _) => exec.mounts.push(self.memory("/nix/store", STORE_SIZE)),
-            }
-            self.add_plain_room(&mut exec, None, &effect.closure);
-            // An image has a shell of its own, or none.
-            if *effect.root == Root::Empty {
-                self.add_sandbox_paths(&mut exec);
-            }
-        }
-        for secret in &effect.secrets {
-            let dest = format!("{}/{secret}", agent::SECRETS);
-            exec.mounts
-                .push(secret_file(&dest, secret_id(nonce, secret)));
-        }
-        let op = definition.exec(exec, metadata(&name, &node))?;
-        definition.marshal(&op.output(0))
-    }
-
     /// Lowers a program of the store that runs in a container, which is no op: it sees its closure
     /// and an empty, writable root. The agent chooses the program, and ends it with its lifeline.
     pub fn enter(&self, place: &InStore, arguments: Vec<String>, closure: &[StorePath]) -> Exec {
@@ -245,26 +187,6 @@ impl Lowering {
         exec
     }
 
-    /// Adds an op that copies a directory of the store to where a daemon can use it.
-    fn export(
-        &self,
-        definition: &mut Definition,
-        place: &InStore,
-        nonce: &str,
-        node: &str,
-    ) -> Result<Input, Error> {
-        let mut exec = self.exec(&["export", &place.to_string()], nonce, Reach::Nothing);
-        exec.mounts.push(mount(
-            agent::EXPORT,
-            MountKind::Scratch,
-            Access::ReadWrite,
-            None,
-            Some(1),
-        ));
-        let op = definition.exec(exec, metadata(&format!("read {place}"), node))?;
-        Ok(op.output(1))
-    }
-
     fn exec(&self, arguments: &[&str], nonce: &str, reach: Reach) -> Exec {
         let program = match self.shape {
             Shape::Strong => format!("{AGENTS}{}", self.agent),
@@ -282,7 +204,13 @@ impl Lowering {
             hostname: Some("localhost".to_owned()),
             mounts: vec![
                 mount("/", MountKind::Scratch, Access::ReadWrite, None, Some(0)),
-                mount(tunnel::SOCKET, socket(), Access::ReadWrite, None, None),
+                mount(
+                    tunnel::SOCKET,
+                    mounts::socket(),
+                    Access::ReadWrite,
+                    None,
+                    None,
+                ),
             ],
             network: match reach {
                 Reach::Nothing => Network::None,
@@ -372,105 +300,9 @@ impl Lowering {
     }
 }
 
-/// The `local://` source that is the agent's directory.
-pub const AGENT_SOURCE: &str = "pontoon-agent";
-/// The agent's name in that directory.
-pub const AGENT_FILE: &str = "pontoon";
-/// Where the op that delivers the agent has that directory.
-pub(super) const DELIVERY: &str = "/.pontoon/delivery";
-
-/// Lowers the delivery of an agent into the store of a daemon: it runs from the client's own copy
-/// of its file and puts another into the cache mount, or the device. That takes no privilege.
-pub fn install(id: &str, shape: Shape, nonce: &str) -> Result<Vec<u8>, Error> {
-    let mut definition = Definition::new();
-    let source = Source::local(AGENT_SOURCE, id);
-    let source = definition.source(source, metadata("pontoon: agent", "agent"))?;
-    let mut delivery = mount(DELIVERY, MountKind::Bind, Access::ReadOnly, None, None);
-    delivery.input = Some(0);
-    let mut exec = Exec {
-        args: [&format!("{DELIVERY}/{AGENT_FILE}"), "agent", "install", id]
-            .map(str::to_owned)
-            .to_vec(),
-        env: vec![
-            (agent::NONCE.to_owned(), nonce.to_owned()),
-            (agent::SHAPE.to_owned(), shape.to_string()),
-        ],
-        cwd: "/".to_owned(),
-        user: String::new(),
-        hostname: None,
-        mounts: vec![
-            mount("/", MountKind::Scratch, Access::ReadWrite, None, Some(0)),
-            delivery,
-        ],
-        network: Network::None,
-        security: Security::Sandbox,
-        devices: Vec::new(),
-        inputs: vec![source.output(0)],
-    };
-    match shape {
-        Shape::Strong => exec.devices.push(STORE_DEVICE.to_owned()),
-        Shape::Plain => {
-            let store = mount(agent::PLAIN_STORE, cache(), Access::ReadWrite, None, None);
-            exec.mounts.push(store);
-        }
-    }
-    let op = definition.exec(exec, metadata("pontoon: install the agent", "install"))?;
-    definition.marshal(&op.output(0))
-}
-
-/// The id of a secret: the daemon asks for it by nothing else, so it is unique over all ops.
-pub fn secret_id(nonce: &str, name: &str) -> String {
-    format!("{nonce}/{name}")
-}
-
-pub(super) fn secret_file(dest: &str, id: String) -> Mount {
-    let kind = MountKind::Secret {
-        id,
-        uid: 0,
-        gid: 0,
-        mode: 0o444,
-        optional: false,
-    };
-    mount(dest, kind, Access::ReadOnly, None, None)
-}
-
 /// Says whether an op's program is the agent.
 pub fn is_agent(program: &str) -> bool {
     program == AGENT || program.starts_with(AGENTS)
-}
-
-fn socket() -> MountKind {
-    MountKind::Ssh {
-        id: TUNNEL.to_owned(),
-        uid: 0,
-        gid: 0,
-        mode: 0o600,
-        optional: false,
-    }
-}
-
-pub(super) fn cache() -> MountKind {
-    MountKind::Cache {
-        id: STORE_CACHE.to_owned(),
-        sharing: Sharing::Shared,
-    }
-}
-
-pub(super) fn mount(
-    dest: &str,
-    kind: MountKind,
-    access: Access,
-    selector: Option<String>,
-    output: Option<usize>,
-) -> Mount {
-    Mount {
-        dest: dest.to_owned(),
-        kind,
-        access,
-        selector,
-        input: None,
-        output,
-    }
 }
 
 fn marshal(exec: Exec, name: &str, node: &str) -> Result<Vec<u8>, Error> {

@@ -1,7 +1,7 @@
 //! What is lowered, op by op.
 
 use super::*;
-use crate::pipeline::{Dockerfile, Reference};
+use crate::pipeline::{Dockerfile, Reference, Root, StoreView};
 
 const NONCE: &str = "0123456789abcdef-1";
 
