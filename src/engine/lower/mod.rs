@@ -23,6 +23,7 @@ pub use effect::EffectInputs;
 pub(super) use install::DELIVERY;
 pub use install::{AGENT_FILE, AGENT_SOURCE, install};
 pub use mounts::secret_id;
+use mounts::socket;
 pub(super) use mounts::{cache, mount, secret_file};
 
 use crate::agent::{self, Shape};
@@ -204,13 +205,7 @@ impl Lowering {
             hostname: Some("localhost".to_owned()),
             mounts: vec![
                 mount("/", MountKind::Scratch, Access::ReadWrite, None, Some(0)),
-                mount(
-                    tunnel::SOCKET,
-                    mounts::socket(),
-                    Access::ReadWrite,
-                    None,
-                    None,
-                ),
+                mount(tunnel::SOCKET, socket(), Access::ReadWrite, None, None),
             ],
             network: match reach {
                 Reach::Nothing => Network::None,
