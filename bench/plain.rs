@@ -76,7 +76,7 @@ fn ops(place: &Place, size: usize, rounds: usize) -> Vec<Row> {
                     let many = daemon.bare(size, at_once, &needs, &format!("many-{tag}"));
                     let one = daemon.bare(1, 1, &needs, &format!("one-{tag}"));
                     // Not on the clock: ours are not to find a cache that the others have filled. What
-                    // ours left, ours remove, on theirs.
+                    // ours left, ours remove, on theirs, from a thousand records on.
                     daemon.clear();
                     (many, one)
                 };

@@ -190,9 +190,9 @@ fn a_daemon_that_says_nothing_hides_no_other_and_ctrl_c_ends_it() {
     );
 
     let running = Running::start(&mut doctor());
-    std::thread::sleep(Duration::from_millis(500));
+    std::thread::sleep(Duration::from_secs(2));
     let begun = Instant::now();
     running.signal(Signal::INT);
     running.end().code(130);
-    assert!(begun.elapsed() < Duration::from_secs(2));
+    assert!(begun.elapsed() < Duration::from_secs(5));
 }

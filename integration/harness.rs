@@ -173,7 +173,7 @@ fn a_sandboxed_process_is_seen() {
 #[test]
 fn choices_can_be_repeated() {
     let mut one = Seed::new("same");
-    let choices: Vec<_> = (0..count(100, 1000)).map(|_| one.below(10)).collect();
+    let choices: Vec<_> = (0..count(400, 1000)).map(|_| one.below(10)).collect();
     assert!(choices.iter().all(|choice| *choice < 10));
     assert!((0..10).all(|number| choices.contains(&number)));
 }

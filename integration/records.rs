@@ -1,7 +1,7 @@
 //! What ops leave with a daemon: it goes, and nothing else does.
 
 use std::collections::BTreeMap;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
 
@@ -93,12 +93,15 @@ fn what_ops_leave_does_not_grow_without_end() {
     let place = Place::new();
     let scene = Scene::of(Kind::BuildKit, &place);
     let many = count(150, 1500);
+    let begun = Instant::now();
     for mark in ["a", "b"] {
         assert_eq!(build(&scene, &place, many, mark).get("built"), Some(&many));
     }
-    // However busy the daemon was: a thousand are left, and those of the last moments.
+    // However busy the daemon was: a thousand are left, and what was made between two looks at them.
+    let made_in_a_second = 2 * many / usize::try_from(begun.elapsed().as_secs()).unwrap().max(1);
     let left = ours(&scene.daemon);
-    assert!((200..=1800).contains(&left), "{left}");
+    let most = 1000 + 30 * made_in_a_second;
+    assert!((200..=most).contains(&left), "{left} of {most}");
     // A run that finds everything valid leaves one more, unless it is its turn to remove some, where
     // there are 250: that is nobody's of 250 in one of ten million cases.
     build(&scene, &place, 60, "few");

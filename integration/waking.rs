@@ -35,7 +35,7 @@ fn an_evaluation_that_fails_is_what_is_told_whoever_listens() {
             let mut command = nix.pontoon(arguments);
             command.env("BUILDKIT_HOST", format!("unix://{}", socket.display()));
             let ran = run(&mut command).code(code).says(says);
-            assert!(ran.took < Duration::from_secs(5), "{}", ran.report());
+            assert!(ran.took < Duration::from_secs(9), "{}", ran.report());
             assert!(!ran.stderr.contains("engine cannot"), "{}", ran.report());
         }
     }
@@ -75,9 +75,10 @@ fn a_signal_ends_an_evaluation_and_the_session_beside_it() {
         until("the store's agent is there", || {
             scene.ops("store") == before + 1
         });
+        let since = Instant::now();
         running.signal(Signal::INT);
         let ran = running.end().code(130);
-        assert!(ran.took < Duration::from_secs(8), "{}", ran.report());
+        assert!(since.elapsed() < Duration::from_secs(8), "{}", ran.report());
         nothing_is_left(&scene, &ran);
     }
 }
@@ -88,8 +89,11 @@ fn a_session_does_not_wait_long_for_an_evaluation() {
     let scene = Scene::of(Kind::BuildKitStrong, &place);
     run(&mut scene.pontoon(&["build", "--expr", GOOD])).ok();
     let search = std::env::var("PATH").unwrap();
+    let go = place.at("go");
     let slow = format!(
-        "#!/bin/sh\nPATH={search}\ncase $1 in --version) ;; *) sleep 4 ;; esac\nexec nix \"$@\"\n"
+        "#!/bin/sh\nPATH={search}\ncase $1 in --version) ;; *) until [ -e {} ]; do sleep 0.1; done ;; esac\n\
+         exec nix \"$@\"\n",
+        go.display()
     );
     let nix = place.write("slow/nix", slow);
     fs_err::set_permissions(&nix, std::fs::Permissions::from_mode(0o755)).unwrap();
@@ -99,6 +103,9 @@ fn a_session_does_not_wait_long_for_an_evaluation() {
     until("the first session is there", || {
         scene.ops("store") == before + 1
     });
+    // It is kept for two seconds, from when its agent said hello.
+    std::thread::sleep(Duration::from_secs(5));
+    fs_err::write(go, "").unwrap();
     let ran = running.end().ok();
     assert_eq!(scene.ops("store"), before + 2, "{}", ran.report());
     nothing_is_left(&scene, &ran);

@@ -23,7 +23,7 @@ in rec {
   behind-tree = make "behind-tree" "ls ${tree} > $out" { };
   elsewhere = make "elsewhere" "echo > $out" { system = "aarch64-linux"; };
   large = make "large" "dd if=/dev/zero of=$out bs=1048576 count=24" { };
-  slow = make "slow" "sleep 3; echo slow > $out" { };
+  slow = make "slow" "sleep 900 || true; echo slow > $out" { };
   failing = make "failing" "exit 3" { };
   foreign = make "foreign" "" { builder = ./foreign; };
   noisy = make "noisy" "head -c 24000000 /dev/urandom; echo > $out" { };

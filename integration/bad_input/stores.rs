@@ -3,13 +3,13 @@
 use std::io::Write as _;
 use std::path::Path;
 use std::process::{Child, Stdio};
-use std::time::Duration;
 
 use fs_err as fs;
 use rustix::process::Signal;
 
 use super::Case;
 use super::scene::Scene;
+use crate::losses::setting::kill;
 use crate::support::{Ran, Running, run, until};
 
 pub(super) const CASES: &[(&str, Case)] = &[
@@ -93,7 +93,7 @@ pub(super) const CASES: &[(&str, Case)] = &[
         let drv = scene.drv("hello");
         let holder = Holder::of(scene, "nix/var/nix/gc.lock");
         let running = Running::start(&mut scene.nix.pontoon(&["build", "--no-link", &drv]));
-        std::thread::sleep(Duration::from_secs(4));
+        running.has_said("is locked by", 1);
         drop(holder);
         running.end()
     }),
@@ -115,11 +115,11 @@ pub(super) const CASES: &[(&str, Case)] = &[
     ),
     (
         "another program writes to the database for longer than `--lock-timeout` when a build is done",
-        |scene| written_meanwhile(scene, "3", 8),
+        |scene| written_meanwhile(scene, "3"),
     ),
     (
         "another program writes to the database for some seconds when a build is done",
-        |scene| written_meanwhile(scene, "60", 7),
+        |scene| written_meanwhile(scene, "60"),
     ),
     (
         "another program writes to the database for longer than `--lock-timeout` when derivations are imported",
@@ -281,22 +281,23 @@ fn linked(scene: &Scene<'_>) -> Ran {
     run(pontoon.env("NIX_CONF_DIR", scene.nix.configuration()))
 }
 
-/// A builder sleeps when the database is locked, and is done before it is free, after so many seconds.
-fn written_meanwhile(scene: &Scene<'_>, limit: &str, seconds: u64) -> Ran {
-    let arguments = [
-        "build",
-        "--no-link",
-        &scene.drv("slow"),
-        "--lock-timeout",
-        limit,
-    ];
+/// A builder sleeps when the database is locked, and is woken then.
+fn written_meanwhile(scene: &Scene<'_>, limit: &str) -> Ran {
+    let drv = scene.drv("slow");
+    let arguments = ["build", "--no-link", &drv, "--lock-timeout", limit];
     let running = Running::start(&mut scene.nix.pontoon(&arguments));
-    until("the builder sleeps", || {
-        let processes = scene.place.processes();
-        processes.values().any(|line| line.starts_with("sleep 3"))
-    });
+    let sleeper = || {
+        let processes = scene.place.processes().into_iter();
+        let mut sleepers = processes.filter(|(_, line)| line.starts_with("sleep 900"));
+        sleepers.next().map(|(pid, _)| pid)
+    };
+    until("the builder sleeps", || sleeper().is_some());
     let writer = Writer::of(scene);
-    std::thread::sleep(Duration::from_secs(seconds));
+    kill(sleeper().expect("it sleeps for long"));
+    running.has_said("is locked by", 1);
+    if limit == "3" {
+        return running.end();
+    }
     drop(writer);
     running.end()
 }

@@ -159,10 +159,23 @@ impl Running {
     ///
     /// # Panics
     ///
-    /// If it has not within a minute.
+    /// If it has not within a minute, or ends without.
     pub(crate) fn has_said(&self, text: &str, times: usize) {
-        let said = |reader: &Reader| reader.so_far().matches(text).count();
-        until(text, || said(&self.stdout) + said(&self.stderr) >= times);
+        let readers = [&self.stdout, &self.stderr];
+        let end = Instant::now() + Duration::from_mins(1);
+        loop {
+            let goes_on = readers.iter().any(|reader| !reader.thread.is_finished());
+            let [stdout, stderr] = readers.map(Reader::so_far);
+            if stdout.matches(text).count() + stderr.matches(text).count() >= times {
+                return;
+            }
+            assert!(
+                goes_on && Instant::now() < end,
+                "`{}` did not say `{text}`\n-- stdout\n{stdout}\n-- stderr\n{stderr}",
+                self.command
+            );
+            std::thread::sleep(Duration::from_millis(10));
+        }
     }
 
     /// Waits for its end.
@@ -221,9 +234,13 @@ impl Reader {
         let into = Arc::clone(&read);
         let thread = std::thread::spawn(move || {
             let mut bytes = vec![0; 64 << 10];
-            // What was read until an error is what there is to say.
-            while let Ok(length @ 1..) = pipe.read(&mut bytes) {
-                into.lock().unwrap().extend(&bytes[..length]);
+            loop {
+                match pipe.read(&mut bytes) {
+                    Ok(length @ 1..) => into.lock().unwrap().extend(&bytes[..length]),
+                    Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
+                    // What was read until an error is what there is to say.
+                    _ => break,
+                }
             }
         });
         Self { read, thread }

@@ -14,12 +14,12 @@
 //! empty one* under the same id (measured: a store was lost that way). So nothing is removed but
 //! while an op of ours holds the store: then everybody shares that mount.
 //!
-//! A run does it beside its builds, while none of them begins or ends: a [`Step`] at a time with a
-//! [`PAUSE`] between, down to [`KEPT`]. Where there is no such [`QUIET`] moment, it is done all the same
-//! for what is above [`MOST`]. When the run is at its end, what is left is for the next. Even to look
-//! costs a daemon time, for it measures what it has not measured yet: a run that is over [`SOON`] does
-//! not look. But it leaves a record itself, so one in [`SHORT_ONES`] has its turn: it looks at once, and
-//! removes [`IN_A_TURN`] before it ends.
+//! A run does it while no op of its own begins or ends: a [`Step`] at a time with a [`PAUSE`] between,
+//! down to [`KEPT`]. Where there is no such [`QUIET`] moment, what is above [`MOST`] goes all the same.
+//! When the run is at its end, what is left is for the next. Even to look costs a daemon time, for it
+//! measures what it has not measured yet: a run that is over [`SOON`] does not look. But it leaves a
+//! record itself, so one in [`SHORT_ONES`] has its turn: it looks at once, and removes [`IN_A_TURN`]
+//! before it ends.
 
 use std::convert::Infallible;
 use std::hash::{BuildHasher, Hasher, RandomState};
@@ -37,12 +37,10 @@ use crate::engine::lower::{self, AGENT_FILE, AGENT_SOURCE, DELIVERY};
 pub const KEPT: usize = 200;
 /// How many more there have to be before it begins.
 const SLACK: usize = 50;
-/// How many it leaves alone while the daemon has ops to begin and to end.
+/// How many it leaves alone while its ops begin and end.
 const MOST: usize = 1000;
-/// How long no op has begun or ended when a daemon has time for it.
+/// How long no op of the run has begun or ended when a daemon has time for it.
 const QUIET: Duration = Duration::from_millis(200);
-/// How long such a moment is waited for.
-const BUSY: Duration = Duration::from_secs(2);
 /// How many go at first, and never fewer: newer daemons let nobody in between until so many are gone.
 const FEW: usize = 10;
 /// How long a step is to take. The end of a run waits for it, though not for long.
@@ -57,8 +55,10 @@ const SHORT_ONES: u64 = 16;
 const IN_A_TURN: usize = 30;
 /// How often it is looked for what was in use when it was to go.
 const PASSES: u32 = 4;
-/// How long it takes until it is worth looking again.
+/// How long such a moment is waited for, and how long it takes until it is worth looking again.
 const REST: Duration = Duration::from_secs(10);
+/// How long the end of a run waits for a daemon that removes old records.
+pub const LONGEST_STEP: Duration = Duration::from_secs(4);
 /// How long a daemon may take for one answer.
 const PATIENCE: Duration = Duration::from_mins(1);
 
@@ -139,7 +139,8 @@ pub fn prune(address: &Address, mode: Mode, cancel: &AtomicBool) -> Result<Tally
                 if cancel.load(Ordering::Relaxed) {
                     return Ok(());
                 }
-                done.add(&step.remove(&daemon, &mut left).await?);
+                let most = left.len();
+                done.add(&step.remove(&daemon, &mut left, most).await?);
             }
         }
         Ok::<(), Error>(())
@@ -161,8 +162,7 @@ impl Beside {
         let (stop, mut stopped) = oneshot::channel();
         let work = async move {
             if is_its_turn() {
-                // What failed is tried again by the next one whose turn it is.
-                let _ = take_turn(&daemon).await;
+                take_turn(&daemon, &mut stopped).await?;
             } else {
                 pause(SOON, &mut stopped).await?;
             }
@@ -177,61 +177,86 @@ impl Beside {
         Self { stop, task }
     }
 
-    /// Ends it: done when the daemon removes nothing any more.
-    pub async fn end(self) {
+    /// Ends it: done when the daemon removes nothing any more, because it was waited for or because it
+    /// was told to leave off.
+    pub async fn end(mut self) {
         drop(self.stop);
-        let _ = self.task.await;
+        if tokio::time::timeout(LONGEST_STEP, &mut self.task)
+            .await
+            .is_err()
+        {
+            self.task.abort();
+            let _ = self.task.await;
+        }
     }
 }
 
-/// Removes what is above [`KEPT`]; none if that failed, or if it was told to stop.
+/// Removes what is above [`KEPT`], as far as there are moments for it; none if it was told to stop. What
+/// fails is tried again by the next.
 async fn trim(
     daemon: &Daemon,
     stirred: &watch::Receiver<Instant>,
     stopped: &mut oneshot::Receiver<()>,
 ) -> Option<()> {
-    quiet(stirred, BUSY, stopped).await?;
-    let idle = tokio::select! {
-        _ = &mut *stopped => return None,
-        idle = within(idle(daemon)) => idle.ok()?,
-    };
-    let old = above_kept(idle);
+    let old = look(daemon, stopped).await?;
     let mut step = Step::first();
     let mut left = old.as_slice();
     while !left.is_empty() {
-        if left.len() <= MOST - KEPT && !quiet(stirred, REST, stopped).await? {
+        let due = wait_for_due(left.len(), stirred, stopped).await?;
+        if due == 0 {
             // Meanwhile there are more: they are counted anew.
             break;
         }
-        step.remove(daemon, &mut left).await.ok()?;
+        if step.remove(daemon, &mut left, due).await.is_err() {
+            break;
+        }
         pause(PAUSE, stopped).await?;
     }
     Some(())
 }
 
-/// Waits for a moment in which no op begins or ends, and says whether there was one; none if it was
-/// told to stop.
-async fn quiet(
+/// Waits for a moment in which some of the records above [`KEPT`] may go, and says how many: none, if
+/// there was no such moment.
+async fn wait_for_due(
+    above: usize,
     stirred: &watch::Receiver<Instant>,
-    patience: Duration,
     stopped: &mut oneshot::Receiver<()>,
-) -> Option<bool> {
+) -> Option<usize> {
     let begun = Instant::now();
     loop {
-        let since = stirred.borrow().elapsed();
-        if since >= QUIET || begun.elapsed() >= patience {
-            return Some(since >= QUIET);
+        let quiet = stirred.borrow().elapsed();
+        let due = due(above, quiet);
+        if due > 0 || begun.elapsed() >= REST {
+            return Some(due);
         }
-        pause(QUIET.saturating_sub(since), stopped).await?;
+        pause(QUIET.saturating_sub(quiet), stopped).await?;
     }
 }
 
-/// Looks at once and removes a few, whatever the run does.
-async fn take_turn(daemon: &Daemon) -> Result<(), Error> {
-    let old = above_kept(within(idle(daemon)).await?);
+/// How many of the records above [`KEPT`] may go where no op has begun or ended for so long.
+fn due(above: usize, quiet: Duration) -> usize {
+    if quiet >= QUIET {
+        above
+    } else {
+        above.saturating_sub(MOST - KEPT)
+    }
+}
+
+/// Looks at once and removes a few, whatever the run does; none if it was told to stop before.
+async fn take_turn(daemon: &Daemon, stopped: &mut oneshot::Receiver<()>) -> Option<()> {
+    let old = look(daemon, stopped).await?;
     let some = &old[..old.len().min(IN_A_TURN)];
-    within(daemon.remove(some)).await?;
-    Ok(())
+    // What failed is tried again by the next one whose turn it is.
+    let _ = within(daemon.remove(some)).await;
+    Some(())
+}
+
+/// Lists what is to go; nothing if the daemon does not say, none if it was told to stop.
+async fn look(daemon: &Daemon, stopped: &mut oneshot::Receiver<()>) -> Option<Vec<Record>> {
+    tokio::select! {
+        _ = stopped => None,
+        idle = within(idle(daemon)) => Some(idle.map(above_kept).unwrap_or_default()),
+    }
 }
 
 /// What is to go of what nobody uses.
@@ -262,13 +287,14 @@ impl Step {
         Self(FEW)
     }
 
-    /// Removes the first of some records, and says what is gone.
+    /// Removes the first of some records, so many at most, and says what is gone.
     async fn remove(
         &mut self,
         daemon: &Daemon,
         left: &mut &[Record],
+        most: usize,
     ) -> Result<Vec<Record>, Error> {
-        let (some, others) = left.split_at(self.0.min(left.len()));
+        let (some, others) = left.split_at(self.0.min(most).min(left.len()));
         *left = others;
         let begun = Instant::now();
         let removed = within(daemon.remove(some)).await?;
@@ -362,6 +388,14 @@ mod tests {
             QUICK * 9,
         ];
         assert_eq!(times.map(&mut after), [20, 40, 80, 40, 20, 10, 10]);
+    }
+
+    #[test]
+    fn what_is_above_the_most_goes_in_a_busy_run_and_all_in_a_quiet_moment() {
+        let busy = QUIET / 2;
+        let above = [0, 50, 800, 801, 1400];
+        assert_eq!(above.map(|above| due(above, busy)), [0, 0, 0, 1, 600]);
+        assert_eq!(above.map(|above| due(above, QUIET)), above);
     }
 
     #[test]

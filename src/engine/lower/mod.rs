@@ -1,4 +1,4 @@
-//! From derivations and effects to LLB: the only room that knows both worlds (design §4).
+//! From derivations and effects to LLB: the only module that knows both worlds (design §4).
 //!
 //! | part of the op | plain | strong |
 //! |---|---|---|
