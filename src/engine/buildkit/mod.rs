@@ -49,8 +49,8 @@ use crate::engine::{Device, Engine, EngineEvent, Error, Fetch, Op, OpEnd, OpExit
 /// How often it is asked, while a daemon does not answer, whether the user has lost patience.
 const TICK: Duration = Duration::from_millis(50);
 
-/// How long ops that have done their work may take to end.
-const GRACE: Duration = Duration::from_millis(500);
+/// How long ops that have done their work may take to end: a daemon with a busy disk needs a while.
+const GRACE: Duration = Duration::from_secs(2);
 
 /// What the engine is made of.
 #[derive(Debug, Clone)]
