@@ -162,7 +162,7 @@ impl Beside {
         let (stop, mut stopped) = oneshot::channel();
         let work = async move {
             if is_its_turn() {
-                take_turn(&daemon, &mut stopped).await?;
+                take_turn(&daemon).await;
             } else {
                 pause(SOON, &mut stopped).await?;
             }
@@ -242,13 +242,14 @@ fn due(above: usize, quiet: Duration) -> usize {
     }
 }
 
-/// Looks at once and removes a few, whatever the run does; none if it was told to stop before.
-async fn take_turn(daemon: &Daemon, stopped: &mut oneshot::Receiver<()>) -> Option<()> {
-    let old = look(daemon, stopped).await?;
-    let some = &old[..old.len().min(IN_A_TURN)];
-    // What failed is tried again by the next one whose turn it is.
-    let _ = within(daemon.remove(some)).await;
-    Some(())
+/// Looks at once and removes a few, whatever the run does: its end waits for that, as long as for a step.
+/// What fails is tried again by the next one whose turn it is.
+async fn take_turn(daemon: &Daemon) {
+    if let Ok(idle) = within(idle(daemon)).await {
+        let old = above_kept(idle);
+        let some = &old[..old.len().min(IN_A_TURN)];
+        let _ = within(daemon.remove(some)).await;
+    }
 }
 
 /// Lists what is to go; nothing if the daemon does not say, none if it was told to stop.
