@@ -19,16 +19,24 @@ pub fn run(id: &str, shape: Shape, nonce: &str) -> i32 {
 
 fn deliver(nix_dir: &Path, id: &str, nonce: &str) -> io::Result<()> {
     let directory = nix_dir.join("pontoon/agent");
-    let place = directory.join(id);
-    if place.exists() {
+    if directory.join(id).exists() {
         return Ok(());
     }
     fs_err::create_dir_all(&directory)?;
+    copy(&directory, id, nonce)
+}
+
+fn copy(directory: &Path, id: &str, nonce: &str) -> io::Result<()> {
     let half = directory.join(format!(".{id}-{nonce}"));
     fs_err::copy("/proc/self/exe", &half)?;
     fs_err::set_permissions(&half, std::fs::Permissions::from_mode(0o555))?;
     fs_err::File::open(&half)?.sync_all()?;
-    fs_err::rename(&half, &place)
+    // The delivery of another run may have come before: nothing takes the place of what ops are just
+    // being started from.
+    match fs_err::hard_link(&half, directory.join(id)) {
+        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => Err(error),
+        _ => fs_err::remove_file(&half),
+    }
 }
 
 #[cfg(test)]
@@ -48,5 +56,19 @@ mod tests {
         assert_eq!(names, ["0abc"]);
         let made = fs_err::read(store.path().join("pontoon/agent/0abc")).unwrap();
         assert_eq!(made, fs_err::read("/proc/self/exe").unwrap());
+    }
+
+    #[test]
+    fn of_two_deliveries_the_first_stays() {
+        let directory = tempfile::tempdir().unwrap();
+        let inode = || {
+            let agent = fs_err::metadata(directory.path().join("0abc")).unwrap();
+            std::os::unix::fs::MetadataExt::ino(&agent)
+        };
+        copy(directory.path(), "0abc", "one").unwrap();
+        let first = inode();
+        copy(directory.path(), "0abc", "two").unwrap();
+        assert_eq!(inode(), first);
+        assert_eq!(fs_err::read_dir(directory.path()).unwrap().count(), 1);
     }
 }
