@@ -26,7 +26,7 @@ use crate::buildkit::ssh::Forward;
 use crate::buildkit::workers::CdiAccess;
 use crate::buildkit::{Daemon, Services, Session, control};
 use crate::engine::lower::{
-    AGENT, AGENT_FILE, AGENT_SOURCE, DELIVERY, STORE_DEVICE, TUNNEL, cache, metadata, mount,
+    AGENT, AGENT_FILE, AGENT_SOURCE, DELIVERY, STORE_DEVICE, TUNNEL, cache, metadata, mount, socket,
 };
 use crate::llb::{
     Access, Definition, Error as LoweringError, Exec, MountKind, Network, Security, Source,
@@ -69,19 +69,7 @@ impl Probe {
         let shape = if is_strong { "strong" } else { "plain" };
         let mut mounts = vec![
             mount("/", MountKind::Scratch, Access::ReadWrite, None, Some(0)),
-            mount(
-                tunnel::SOCKET,
-                MountKind::Ssh {
-                    id: TUNNEL.to_owned(),
-                    uid: 0,
-                    gid: 0,
-                    mode: 0o600,
-                    optional: false,
-                },
-                Access::ReadWrite,
-                None,
-                None,
-            ),
+            mount(tunnel::SOCKET, socket(), Access::ReadWrite, None, None),
         ];
         if self == Self::Plain {
             let store = mount(PLAIN_STORE, cache(), Access::ReadWrite, None, None);

@@ -55,7 +55,7 @@ const SHORT_ONES: u64 = 16;
 const IN_A_TURN: usize = 30;
 /// How often it is looked for what was in use when it was to go.
 const PASSES: u32 = 4;
-/// How long such a moment is waited for, and how long it takes until it is worth looking again.
+/// How long a quiet moment is waited for, and how long it takes until it is worth looking again.
 const REST: Duration = Duration::from_secs(10);
 /// How long the end of a run waits for a daemon that removes old records.
 pub const LONGEST_STEP: Duration = Duration::from_secs(4);

@@ -23,8 +23,7 @@ pub use effect::EffectInputs;
 pub(super) use install::DELIVERY;
 pub use install::{AGENT_FILE, AGENT_SOURCE, install};
 pub use mounts::secret_id;
-use mounts::socket;
-pub(super) use mounts::{cache, mount, secret_file};
+pub(super) use mounts::{cache, mount, secret_file, socket};
 
 use crate::agent::{self, Shape};
 use crate::llb::{

@@ -3,7 +3,7 @@
 use super::{STORE_CACHE, TUNNEL};
 use crate::llb::{Access, Mount, MountKind, Sharing};
 
-pub(super) fn socket() -> MountKind {
+pub(in crate::engine) fn socket() -> MountKind {
     MountKind::Ssh {
         id: TUNNEL.to_owned(),
         uid: 0,
