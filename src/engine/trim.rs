@@ -56,7 +56,7 @@ const IN_A_TURN: usize = 30;
 /// How often it is looked for what was in use when it was to go.
 const PASSES: u32 = 4;
 /// How long a quiet moment is waited for, and how long it takes until it is worth looking again.
-const REST: Duration = Duration::from_secs(10);
+const REST: Duration = Duration::from_secs(5);
 /// How long the end of a run waits for a daemon that removes old records.
 pub const LONGEST_STEP: Duration = Duration::from_secs(4);
 /// How long a daemon may take for one answer.
